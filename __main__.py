@@ -1,0 +1,5 @@
+"""`python -m liftgate`."""
+
+from .cli import main
+
+main()

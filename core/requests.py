@@ -1,0 +1,222 @@
+"""`requests.parquet`: one row per request, the same file for latency (replayed) and quality (ranked lists).
+
+Besides `request_id`, `user_id`, optional `segment` and `timestamp` and optional `label` (a list, one entry per candidate), the file has
+a column per model input. How deep a column nests says its role: as deep as the input's row (a scalar for shape `[rows]`, a list for
+`[rows, history]`) it is a *request* input, one level deeper it is a *candidate* input with one entry per candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from . import columns
+from .errors import InputError, UnknownName
+from .files import new_file, sha256_of
+from .signature import InputSpec, Role, Signature
+
+
+class RequestsRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How results name the requests they were measured on; `note` says so when they were generated."""
+
+    source: str
+    sha256: str | None
+    requests: int
+    users: int
+    generated: bool
+    note: str = ""
+
+
+class Requests:
+    """Requests in memory, read-only, in file order."""
+
+    def __init__(self, table: pa.Table, *, source: str, sha256: str | None = None, note: str = "") -> None:
+        self.table = table
+        self.source = source
+        self._sha256 = sha256
+        self._note = note
+        self._validate()
+
+    # -- reading and writing ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def read(cls, path: Path) -> Requests:
+        """Read a Parquet file; raises InputError when it is missing, not Parquet, empty or inconsistent."""
+        try:
+            table = pq.read_table(path)
+        except FileNotFoundError:
+            raise InputError.mismatch(str(path), expected="a requests.parquet file", found="nothing", fix="check the path") from None
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(str(path), f"is not a readable Parquet file ({reason})", fix="write it with pandas or pyarrow") from None
+        return cls(table, source=str(path), sha256=sha256_of(path))
+
+    @classmethod
+    def of(cls, data: Mapping[str, Sequence[object]], *, source: str = "memory", note: str = "") -> Requests:
+        """Requests from columns in memory; `note` marks them as generated and says how."""
+        return cls(pa.table(dict(data)), source=source, note=note)
+
+    def write(self, path: Path) -> None:
+        """Write as Parquet, all or nothing."""
+        with new_file(path) as temporary:
+            pq.write_table(self.table, temporary, compression="zstd")
+
+    def take(self, indices: Sequence[int]) -> Requests:
+        """The requests at these positions, in this order."""
+        taken = self.table.take(pa.array(indices, type=pa.int64()))
+        return Requests(taken, source=self.source, sha256=self._sha256, note=self._note)
+
+    # -- what is in it -----------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def ref(self) -> RequestsRef:
+        return RequestsRef(
+            source=self.source,
+            sha256=self._sha256,
+            requests=len(self),
+            users=len(set(self.user_ids)),
+            generated=bool(self._note),
+            note=self._note,
+        )
+
+    @property
+    def request_ids(self) -> list[str]:
+        return [str(v) for v in self.table[columns.REQUEST_ID].to_pylist()]
+
+    @property
+    def user_ids(self) -> list[str]:
+        return [str(v) for v in self.table[columns.USER_ID].to_pylist()]
+
+    @property
+    def segments(self) -> list[str] | None:
+        """Segment of every request, None when the file has none."""
+        return [str(v) for v in self.table[columns.SEGMENT].to_pylist()] if columns.SEGMENT in self.table.column_names else None
+
+    @property
+    def labels(self) -> list[np.ndarray] | None:
+        """float64 `[candidates]` per request, None when the file has none."""
+        if columns.LABEL not in self.table.column_names:
+            return None
+        return [np.asarray(v, dtype=np.float64) for v in self.table[columns.LABEL].to_pylist()]
+
+    @property
+    def input_columns(self) -> list[str]:
+        """The columns that are not about the request itself."""
+        return [n for n in self.table.column_names if n not in columns.RESERVED]
+
+    def roles(self, ranks: Mapping[str, int]) -> dict[str, Role]:
+        """Role per input, read from how deep its column nests; `ranks` gives each input's tensor rank (rows included)."""
+        return {name: self._role(name, rank) for name, rank in ranks.items()}
+
+    def candidates(self, signature: Signature) -> list[int]:
+        """Number of candidates per request."""
+        names = [s.name for s in signature.inputs if self._role(s.name, len(s.shape)) == "candidate"]
+        if names:
+            return [len(v) for v in self.table[names[0]].to_pylist()]
+        labels = self.labels
+        return [len(v) for v in labels] if labels is not None else [1] * len(self)
+
+    def check(self, signature: Signature) -> None:
+        """Raise InputError unless every request can be fed to `signature`; names the column, and the request that shows it."""
+        extra = [n for n in self.input_columns if n not in {s.name for s in signature.inputs}]
+        if extra:
+            known = [s.name for s in signature.inputs] + list(columns.RESERVED)
+            raise UnknownName(self.source, "column", extra[0], known, fix="a column must be an input of the signature or one of the reserved names")
+        counts = self.candidates(signature)
+        ids = self.request_ids
+        for spec in signature.inputs:
+            if spec.role == "request" and self._role(spec.name, len(spec.shape)) == "candidate":
+                raise InputError.mismatch(
+                    f"{self.source}: column '{spec.name}'",
+                    expected="one value per request (the signature says role request)",
+                    found="one per candidate",
+                    fix="make the column one level less nested, or export the model with this input as a candidate input",
+                )
+            if self._role(spec.name, len(spec.shape)) == "candidate":
+                for request, (value, count) in enumerate(zip(self.table[spec.name].to_pylist(), counts, strict=True)):
+                    if len(value) != count:
+                        at = f"{self.source}: request '{ids[request]}': column '{spec.name}'"
+                        raise InputError.mismatch(at, expected=f"{count} candidates, as in the other columns", found=f"{len(value)}")
+        for request, (label, count) in enumerate(zip(self.labels or [], counts, strict=False)):
+            if len(label) != count:
+                at = f"{self.source}: request '{ids[request]}': column '{columns.LABEL}'"
+                raise InputError.mismatch(at, expected=f"{count} labels, one per candidate", found=f"{len(label)}")
+
+    # -- feeding a model -----------------------------------------------------------------------------------------------------
+
+    def feeds(self, signature: Signature) -> Iterator[dict[str, np.ndarray]]:
+        """Input tensors per request, in the signature's layout: request inputs repeated for `rows`, leading dimension 1 for `request`."""
+        self.check(signature)
+        counts = self.candidates(signature)
+        pulled = {s.name: self.table[s.name].to_pylist() for s in signature.inputs}
+        deep = {s.name: self._role(s.name, len(s.shape)) == "candidate" for s in signature.inputs}
+        for request, (request_id, count) in enumerate(zip(self.request_ids, counts, strict=True)):
+            tensors = {}
+            for spec in signature.inputs:
+                value = pulled[spec.name][request]
+                array = self._array(value if deep[spec.name] else [value], spec, request_id)
+                if not deep[spec.name] and (signature.layout == "rows" or spec.role == "candidate"):
+                    array = np.repeat(array, count, axis=0)
+                tensors[spec.name] = np.ascontiguousarray(array)
+            yield tensors
+
+    # -- inside ----------------------------------------------------------------------------------------------------------------
+
+    def _array(self, value: object, spec: InputSpec, request_id: str) -> np.ndarray:
+        at = f"{self.source}: request '{request_id}': column '{spec.name}'"
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise InputError.mismatch(at, expected=f"lists of one length (shape {list(spec.shape)})", found="ragged lists") from None
+        if array.dtype == object:
+            raise InputError.mismatch(at, expected=f"{spec.dtype} values", found="missing values or text", fix="fill them before writing the file")
+        whole = array.dtype.kind in "iub"
+        if np.dtype(spec.dtype).kind in "iu" and not whole:
+            raise InputError.mismatch(at, expected=spec.dtype, found=str(array.dtype))
+        if array.ndim != len(spec.shape):
+            raise InputError.mismatch(at, expected=f"shape {list(spec.shape)}", found=f"{list(array.shape)}")
+        for dim, size in zip(spec.shape[1:], array.shape[1:], strict=True):
+            if isinstance(dim, int) and dim != size:
+                raise InputError.mismatch(at, expected=f"shape {list(spec.shape)}", found=f"{list(array.shape)}")
+        return array.astype(spec.dtype, copy=False)
+
+    def _role(self, name: str, rank: int) -> Role:
+        if name not in self.table.column_names:
+            raise UnknownName(self.source, "column", name, self.input_columns, fix=f"the model needs an input '{name}'")
+        depth = 0
+        kind = self.table.schema.field(name).type
+        while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            kind, depth = kind.value_type, depth + 1
+        if depth == rank - 1:
+            return "request"
+        if depth == rank:
+            return "candidate"
+        expected = f"lists nested {rank - 1} deep (one value per request) or {rank} deep (one per candidate)"
+        raise InputError.mismatch(f"{self.source}: column '{name}'", expected=expected, found=f"{depth} deep")
+
+    def _validate(self) -> None:
+        for required in (columns.REQUEST_ID, columns.USER_ID):
+            if required not in self.table.column_names:
+                raise InputError.mismatch(self.source, expected=f"a column '{required}'", found=", ".join(self.table.column_names) or "no columns")
+            if self.table[required].null_count:
+                raise InputError.mismatch(f"{self.source}: column '{required}'", expected="a value in every row", found="missing values")
+        if not len(self):
+            raise InputError.mismatch(self.source, expected="at least one request", found="none")
+        ids = self.request_ids
+        if len(set(ids)) != len(ids):
+            raise InputError.mismatch(f"{self.source}: column '{columns.REQUEST_ID}'", expected="unique ids", found="repeated ones")
+        if columns.LABEL in self.table.column_names:
+            kind = self.table.schema.field(columns.LABEL).type
+            if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+                raise InputError.mismatch(f"{self.source}: column '{columns.LABEL}'", expected="a list with one entry per candidate", found=str(kind))
+            values = self.table[columns.LABEL].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+            if self.table[columns.LABEL].null_count or not np.isfinite(values).all():
+                raise InputError.mismatch(f"{self.source}: column '{columns.LABEL}'", expected="finite numbers", found="NaN or missing values")

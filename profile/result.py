@@ -1,0 +1,88 @@
+"""What a comparison found: latency per instance, quality per segment, and the verdict on each treatment."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from ..core.artifact import ModelRef
+from ..core.estimate import Estimate
+from ..core.machine import Machine
+from ..core.requests import RequestsRef
+from ..core.verdict import Verdict
+from ..quality.result import Quality, QualityChange
+
+Label = Literal["measured", "emulated", "extrapolated"]
+QUANTILES: dict[str, float] = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+
+
+class ModelLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Service time of one model on one instance: quantiles in milliseconds over `samples` requests, `n` of each estimate = rounds.
+
+    `load_ms` is the time to load the model in a fresh process and `first_request_ms` the first answer, one value per launch;
+    `memory_bytes` is the highest resident size of the process, one value per launch.
+    """
+
+    model: ModelRef
+    quantiles_ms: dict[str, Estimate]
+    samples: int
+    launches: int
+    rounds: int
+    load_ms: tuple[float, ...]
+    first_request_ms: tuple[float, ...]
+    memory_bytes: tuple[int, ...]
+
+
+class LatencyChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Treatment / control at one quantile, paired by round; `round_ratios` holds every round's ratio in time order."""
+
+    quantile: str
+    ratio: Estimate
+    round_ratios: tuple[float, ...]
+
+
+class InstanceLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All models on one instance, measured in the same interleaved rounds; `models[0]` is the control.
+
+    `label` says how far the numbers may be trusted for that instance and `note` how it was imitated; `invalid` lists why the measurement
+    cannot be trusted (empty when it can). `changes` maps a treatment's name to its change per quantile.
+    """
+
+    instance: str
+    label: Label
+    note: str
+    threads: int
+    cpus: tuple[int, ...]
+    candidates_per_request: Estimate
+    invalid: tuple[str, ...]
+    models: tuple[ModelLatency, ...]
+    changes: dict[str, tuple[LatencyChange, ...]]
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One treatment against the control; `quality` is empty when the requests carry no labels, `verdict` None without a budget."""
+
+    model: ModelRef
+    quality: tuple[QualityChange, ...]
+    verdict: Verdict | None
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything `profile compare` found, ready to be written, judged, or rendered."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["comparison"] = "comparison"
+    control: ModelRef
+    candidates: tuple[Candidate, ...]
+    requests: RequestsRef
+    instances: tuple[InstanceLatency, ...]
+    quality: tuple[Quality, ...]
+    budget: str | None
+    machine: Machine
+    tools: dict[str, str]
+    seed: int
+    started_at: str
+    seconds: float
+    command: str
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,59 @@
+"""ONNX Runtime behind the Session protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from ..core.artifact import ModelArtifact, ModelRef
+from ..core.errors import InputError
+from ..core.signature import Signature
+from .session import SessionSettings
+
+
+class OnnxSession:
+    """A model in ONNX Runtime on CPU; `run` may be called from several threads at once."""
+
+    def __init__(self, session: ort.InferenceSession, signature: Signature, ref: ModelRef) -> None:
+        self._session = session
+        self._signature = signature
+        self._ref = ref
+        self._outputs = [o.name for o in signature.outputs]
+
+    @classmethod
+    def open(cls, artifact: ModelArtifact, settings: SessionSettings) -> OnnxSession:
+        """Load an artifact; raises InputError when ONNX Runtime refuses it."""
+        return cls(load_onnx(artifact.model_path, settings), artifact.manifest.signature, artifact.ref())
+
+    @property
+    def ref(self) -> ModelRef:
+        return self._ref
+
+    @property
+    def signature(self) -> Signature:
+        return self._signature
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(self._outputs, self._session.run(self._outputs, dict(feeds)), strict=True))
+
+
+def session_options(settings: SessionSettings) -> ort.SessionOptions:
+    """ONNX Runtime's options for these settings."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
+    options.log_severity_level = 3
+    return options
+
+
+def load_onnx(path: Path, settings: SessionSettings) -> ort.InferenceSession:
+    """An ONNX Runtime CPU session; raises InputError with ONNX Runtime's own reason when it refuses the file."""
+    try:
+        return ort.InferenceSession(path, session_options(settings), providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises its own types, which share no public base class
+        raise InputError(str(path), f"ONNX Runtime cannot load it: {str(error).splitlines()[0]}", fix="export the model again") from error
