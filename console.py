@@ -18,7 +18,9 @@ from .core.progress import Progress, silent
 P = ParamSpec("P")
 R = TypeVar("R")
 
-JsonOption = Annotated[str | None, typer.Option("--json", metavar="PATH", help="Write the result as JSON to PATH, '-' for standard output.")]
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="PATH", help="Write the result as JSON to PATH, '-' for standard output.")
+]
 StoreOption = Annotated[
     Path | None, typer.Option("--store", metavar="DIR", help="The model store.", envvar="LIFTGATE_STORE", show_default=".liftgate")
 ]

@@ -83,7 +83,9 @@ class ModelArtifact(msgspec.Struct, frozen=True, kw_only=True):
 
     def ref(self) -> ModelRef:
         steps = tuple(f"{s.kind}: {s.summary}" for s in self.manifest.steps)
-        return ModelRef(name=self.manifest.name, digest=self.manifest.digest, runtime="onnxruntime", size_bytes=self.size_bytes, lineage=steps)
+        return ModelRef(
+            name=self.manifest.name, digest=self.manifest.digest, runtime="onnxruntime", size_bytes=self.size_bytes, lineage=steps
+        )
 
 
 def content_digest(signature: Signature, files: Mapping[str, str]) -> str:
@@ -103,7 +105,9 @@ def read_artifact(path: Path) -> ModelArtifact:
         body = (path / MANIFEST_FILE).read_bytes()
     except OSError:
         found = "nothing" if not path.exists() else "no manifest in it" if path.is_dir() else "a file"
-        raise InputError.mismatch(str(path), expected="a model artifact folder", found=found, fix="make one with `optimize export`") from None
+        raise InputError.mismatch(
+            str(path), expected="a model artifact folder", found=found, fix="make one with `optimize export`"
+        ) from None
     try:
         manifest = msgspec.json.decode(body, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -1,11 +1,11 @@
 """What can go wrong, as one tree.
 
-    LiftgateError            every error liftgate raises on purpose; the command line shows it and exits 2
-    ├── InputError           a file, value or flag the user gave is not what it must be
-    │   ├── UnknownName      a name that nothing answers to (model, instance, key, metric, column)
-    │   └── UntrustedError   a file that would have to execute code to be read
-    ├── RefusedStep          a technique that cannot be applied, or that changed nothing
-    └── RunFailed            a process liftgate started (measuring worker, router) died or answered nonsense
+LiftgateError            every error liftgate raises on purpose; the command line shows it and exits 2
+├── InputError           a file, value or flag the user gave is not what it must be
+│   ├── UnknownName      a name that nothing answers to (model, instance, key, metric, column)
+│   └── UntrustedError   a file that would have to execute code to be read
+├── RefusedStep          a technique that cannot be applied, or that changed nothing
+└── RunFailed            a process liftgate started (measuring worker, router) died or answered nonsense
 """
 
 from __future__ import annotations

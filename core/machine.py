@@ -13,7 +13,21 @@ import msgspec
 
 _TOOLS = ("liftgate", "torch", "onnx", "onnxruntime", "onnxscript", "optimum", "neural-compressor", "numpy")
 # The features that decide which kernels run; the full list is long and mostly noise.
-_TELLING = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve", "bf16")
+_TELLING = (
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "amx_bf16",
+    "asimddp",
+    "i8mm",
+    "sve",
+    "bf16",
+)
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

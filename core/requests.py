@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from . import columns
@@ -120,7 +121,7 @@ class Requests:
         """Number of candidates per request."""
         names = [s.name for s in signature.inputs if self._role(s.name, len(s.shape)) == "candidate"]
         if names:
-            return [len(v) for v in self.table[names[0]].to_pylist()]
+            return self._lengths(names[0])
         labels = self.labels
         return [len(v) for v in labels] if labels is not None else [1] * len(self)
 
@@ -129,7 +130,9 @@ class Requests:
         extra = [n for n in self.input_columns if n not in {s.name for s in signature.inputs}]
         if extra:
             known = [s.name for s in signature.inputs] + list(columns.RESERVED)
-            raise UnknownName(self.source, "column", extra[0], known, fix="a column must be an input of the signature or one of the reserved names")
+            raise UnknownName(
+                self.source, "column", extra[0], known, fix="a column must be an input of the signature or one of the reserved names"
+            )
         counts = self.candidates(signature)
         ids = self.request_ids
         for spec in signature.inputs:
@@ -141,10 +144,10 @@ class Requests:
                     fix="make the column one level less nested, or export the model with this input as a candidate input",
                 )
             if self._role(spec.name, len(spec.shape)) == "candidate":
-                for request, (value, count) in enumerate(zip(self.table[spec.name].to_pylist(), counts, strict=True)):
-                    if len(value) != count:
+                for request, (length, count) in enumerate(zip(self._lengths(spec.name), counts, strict=True)):
+                    if length != count:
                         at = f"{self.source}: request '{ids[request]}': column '{spec.name}'"
-                        raise InputError.mismatch(at, expected=f"{count} candidates, as in the other columns", found=f"{len(value)}")
+                        raise InputError.mismatch(at, expected=f"{count} candidates, as in the other columns", found=f"{length}")
         for request, (label, count) in enumerate(zip(self.labels or [], counts, strict=False)):
             if len(label) != count:
                 at = f"{self.source}: request '{ids[request]}': column '{columns.LABEL}'"
@@ -177,7 +180,9 @@ class Requests:
         except ValueError:
             raise InputError.mismatch(at, expected=f"lists of one length (shape {list(spec.shape)})", found="ragged lists") from None
         if array.dtype == object:
-            raise InputError.mismatch(at, expected=f"{spec.dtype} values", found="missing values or text", fix="fill them before writing the file")
+            raise InputError.mismatch(
+                at, expected=f"{spec.dtype} values", found="missing values or text", fix="fill them before writing the file"
+            )
         whole = array.dtype.kind in "iub"
         if np.dtype(spec.dtype).kind in "iu" and not whole:
             raise InputError.mismatch(at, expected=spec.dtype, found=str(array.dtype))
@@ -187,6 +192,11 @@ class Requests:
             if isinstance(dim, int) and dim != size:
                 raise InputError.mismatch(at, expected=f"shape {list(spec.shape)}", found=f"{list(array.shape)}")
         return array.astype(spec.dtype, copy=False)
+
+    def _lengths(self, name: str) -> list[int]:
+        """Number of entries per request of a list column; a missing list has none."""
+        lengths = pc.fill_null(pc.list_value_length(self.table[name]), 0).to_pylist()
+        return [int(length) for length in lengths if length is not None]
 
     def _role(self, name: str, rank: int) -> Role:
         if name not in self.table.column_names:
@@ -205,7 +215,9 @@ class Requests:
     def _validate(self) -> None:
         for required in (columns.REQUEST_ID, columns.USER_ID):
             if required not in self.table.column_names:
-                raise InputError.mismatch(self.source, expected=f"a column '{required}'", found=", ".join(self.table.column_names) or "no columns")
+                raise InputError.mismatch(
+                    self.source, expected=f"a column '{required}'", found=", ".join(self.table.column_names) or "no columns"
+                )
             if self.table[required].null_count:
                 raise InputError.mismatch(f"{self.source}: column '{required}'", expected="a value in every row", found="missing values")
         if not len(self):
@@ -216,7 +228,11 @@ class Requests:
         if columns.LABEL in self.table.column_names:
             kind = self.table.schema.field(columns.LABEL).type
             if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-                raise InputError.mismatch(f"{self.source}: column '{columns.LABEL}'", expected="a list with one entry per candidate", found=str(kind))
-            values = self.table[columns.LABEL].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+                raise InputError.mismatch(
+                    f"{self.source}: column '{columns.LABEL}'", expected="a list with one entry per candidate", found=str(kind)
+                )
+            values = pc.list_flatten(self.table[columns.LABEL]).to_numpy().astype(np.float64)
             if self.table[columns.LABEL].null_count or not np.isfinite(values).all():
-                raise InputError.mismatch(f"{self.source}: column '{columns.LABEL}'", expected="finite numbers", found="NaN or missing values")
+                raise InputError.mismatch(
+                    f"{self.source}: column '{columns.LABEL}'", expected="finite numbers", found="NaN or missing values"
+                )

@@ -85,4 +85,6 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             for dim, size in zip(spec.shape, array.shape, strict=True):
                 expected = sizes.setdefault(dim, size) if isinstance(dim, str) else dim
                 if size != expected:
-                    raise InputError.mismatch(at, expected=f"shape {list(spec.shape)} with {dim} = {expected}", found=f"{list(array.shape)}")
+                    raise InputError.mismatch(
+                        at, expected=f"shape {list(spec.shape)} with {dim} = {expected}", found=f"{list(array.shape)}"
+                    )

@@ -26,5 +26,7 @@ def parse_quantity(text: str | float, dimension: Dimension, *, where: str) -> fl
     match = _QUANTITY.fullmatch(str(text))
     if match is None or match[2] not in factors:
         units = ", ".join(repr(u) for u in factors if u)
-        raise InputError.mismatch(where, expected=f"a number with a unit ({units})", found=repr(text), fix='for example "20 ms", "64 MiB" or "5%"')
+        raise InputError.mismatch(
+            where, expected=f"a number with a unit ({units})", found=repr(text), fix='for example "20 ms", "64 MiB" or "5%"'
+        )
     return float(match[1]) * factors[match[2]]

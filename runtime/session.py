@@ -51,7 +51,9 @@ def scores_of(session: Session, feeds: Mapping[str, np.ndarray], *, where: str) 
     if not np.isfinite(scores).all():
         bad = int((~np.isfinite(scores)).sum())
         fix = "the model is broken for this input: run it in PyTorch to see where it appears"
-        raise InputError.mismatch(f"{where}: output '{name}'", expected="finite scores", found=f"{bad} of {expected} NaN or infinite", fix=fix)
+        raise InputError.mismatch(
+            f"{where}: output '{name}'", expected="finite scores", found=f"{bad} of {expected} NaN or infinite", fix=fix
+        )
     return scores
 
 

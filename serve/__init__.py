@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def serve(experiment: str | Path, *, host: str = "127.0.0.1", port: int = 8080, logs: Path = Path("logs"), store: Path | None = None) -> None:
+def serve(
+    experiment: str | Path, *, host: str = "127.0.0.1", port: int = 8080, logs: Path = Path("logs"), store: Path | None = None
+) -> None:
     """Serve the arms of an experiment behind one HTTP port until interrupted.
 
     `experiment` is a path to an `experiment.toml`. Exposures and events are appended below `logs`. Raises InputError for a bad
