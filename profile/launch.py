@@ -1,0 +1,116 @@
+"""Starting, asking and ending measuring workers, and keeping the parent out of their way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from ..core.errors import InputError, RunFailed
+from .protocol import Answer, Block, BlockDone, Command, Ended, Open, Ready, Refused, Stop
+
+A = TypeVar("A", bound=Answer)
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_PATIENCE_S = 10.0
+
+
+class WorkerHandle:
+    """A worker process with one model loaded."""
+
+    def __init__(self, name: str, cpus: Sequence[int], threads: int) -> None:
+        self.name = name
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process, closed in `kill`
+        environment = {**os.environ, "PYTHONHASHSEED": "0", **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
+        command = [sys.executable, "-m", "liftgate.profile.worker", ",".join(map(str, cpus))]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def open(self, model: Path, store: Path, requests: Path, threads: int) -> Ready:
+        """Load the model; raises InputError for what the user got wrong, RunFailed when the process dies."""
+        return self._ask(Open(model=str(model), store=str(store), threads=threads, requests=str(requests)), Ready)
+
+    def block(self, indices: tuple[int, ...], warmup: int) -> BlockDone:
+        """Time one block; the caller sleeps in a read meanwhile."""
+        return self._ask(Block(indices=indices, warmup=warmup), BlockDone)
+
+    def stop(self) -> Ended:
+        """End the process politely."""
+        return self._ask(Stop(), Ended)
+
+    def kill(self) -> None:
+        """End the process whatever it is doing; may be called twice."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None and not pipe.closed:
+                try:
+                    pipe.close()
+                except BrokenPipeError:  # closing flushes what a dead worker never read
+                    continue
+        try:
+            self._process.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(timeout=_PATIENCE_S)
+        self._errors.close()
+
+    def _ask(self, command: Command, kind: type[A]) -> A:
+        pipe_in, pipe_out = self._process.stdin, self._process.stdout
+        if pipe_in is None or pipe_out is None:
+            raise AssertionError("a worker is always started with pipes")
+        try:
+            pipe_in.write(msgspec.json.encode(command) + b"\n")
+            pipe_in.flush()
+            line = pipe_out.readline()
+        except BrokenPipeError:
+            line = b""
+        if not line:
+            raise RunFailed(f"measuring {self.name}", f"the worker process died: {self._last_words()}")
+        answer = msgspec.json.decode(line, type=Answer)
+        if isinstance(answer, Refused):
+            raise InputError(answer.where, answer.problem, fix=answer.fix)
+        if not isinstance(answer, kind):
+            raise RunFailed(f"measuring {self.name}", f"the worker answered {type(answer).__name__} to {type(command).__name__}")
+        return answer
+
+    def _last_words(self) -> str:
+        """The last line on its standard error, else how it ended."""
+        try:
+            code: int | str = self._process.wait(timeout=_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            code = "still running"
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        ending = f"killed by signal {-code}" if isinstance(code, int) and code < 0 else f"exit code {code}"
+        return f"{lines[-1]} ({ending})" if lines else ending
+
+
+@contextmanager
+def aside(cpus: Sequence[int]) -> Iterator[None]:
+    """Keep every thread of this process off `cpus` inside the block, when other CPUs are left."""
+    before = os.sched_getaffinity(0)
+    rest = before - set(cpus)
+    if not rest:
+        yield
+        return
+    try:
+        _pin_all_threads(rest)
+        yield
+    finally:
+        _pin_all_threads(before)
+
+
+def _pin_all_threads(cpus: set[int]) -> None:
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            os.sched_setaffinity(int(task.name), cpus)
+        except ProcessLookupError:  # the thread ended while we looked
+            continue

@@ -1,0 +1,90 @@
+"""Raw service times, kept as they were taken: every statistic is derived from these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..core.files import new_file
+
+Nanoseconds = npt.NDArray[np.int64]
+
+
+class SampleBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """One model's turn in one round: `ns` int64 `[requests]` and which request each was.
+
+    `round` counts over the whole run, `turn` says whether the model was first or later in the round.
+    """
+
+    model: int
+    launch: int
+    round: int
+    turn: int
+    requests: npt.NDArray[np.int64]
+    ns: Nanoseconds
+
+
+class Samples(msgspec.Struct, frozen=True, kw_only=True):
+    """All blocks of one instance in time order; `models[0]` is the control."""
+
+    instance: str
+    models: tuple[str, ...]
+    request_ids: tuple[str, ...]
+    blocks: tuple[SampleBlock, ...]
+
+    def of(self, model: int) -> tuple[tuple[Nanoseconds, ...], ...]:
+        """A model's blocks, by launch and then by round."""
+        launches: dict[int, list[Nanoseconds]] = {}
+        for block in self.blocks:
+            if block.model == model:
+                launches.setdefault(block.launch, []).append(block.ns)
+        return tuple(tuple(rounds) for rounds in launches.values())
+
+    def table(self) -> pa.Table:
+        """One row per timed request."""
+        if not self.blocks:
+            raise AssertionError("a run without blocks has no samples")
+        sizes = [len(b.ns) for b in self.blocks]
+
+        def spread(values: Sequence[int]) -> npt.NDArray[np.int32]:
+            return np.repeat(np.asarray(values, dtype=np.int32), sizes)
+
+        ids = pa.DictionaryArray.from_arrays(pa.array(np.concatenate([b.requests for b in self.blocks])), pa.array(self.request_ids))
+        names = pa.DictionaryArray.from_arrays(pa.array(spread([b.model for b in self.blocks])), pa.array(self.models))
+        return pa.table(
+            {
+                "instance": pa.DictionaryArray.from_arrays(pa.array(spread([0] * len(sizes))), pa.array([self.instance])),
+                "model": names,
+                "launch": spread([b.launch for b in self.blocks]),
+                "round": spread([b.round for b in self.blocks]),
+                "turn": spread([b.turn for b in self.blocks]),
+                "request_id": ids,
+                "ns": np.concatenate([b.ns for b in self.blocks]),
+            }
+        )
+
+
+def write_samples(runs: Sequence[Samples], path: Path) -> None:
+    """All instances' samples in one Parquet file, all or nothing."""
+    tables = [run.table().cast(_SCHEMA) for run in runs]
+    with new_file(path) as temporary:
+        pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
+
+
+_SCHEMA = pa.schema(
+    [
+        ("instance", pa.string()),
+        ("model", pa.string()),
+        ("launch", pa.int32()),
+        ("round", pa.int32()),
+        ("turn", pa.int32()),
+        ("request_id", pa.string()),
+        ("ns", pa.int64()),
+    ]
+)

@@ -1,0 +1,140 @@
+"""The measuring process: `python -m liftgate.profile.worker 0,1` pins itself to CPUs 0 and 1 and obeys commands from standard input.
+
+One process loads one model. Thread counts of numeric libraries are in the environment before it starts (`launch.py`). Only `run` is
+between the two clock readings; garbage collection waits until a block is over.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import numpy as np
+
+from ..core.errors import LiftgateError
+from ..core.requests import Requests
+from ..core.store import Store
+from ..runtime.session import Session, SessionSettings, open_session
+from .protocol import Answer, Block, BlockDone, Command, Ended, Open, Ready, Refused
+
+_PROCESS = Path("/proc/self")
+
+
+class Worker:
+    """A loaded model and the requests it will be asked."""
+
+    def __init__(self, command: Open) -> None:
+        path = Path(command.model)
+        # Importing the runtime is the cost of the installation, not of the model: it happens before the clock starts.
+        import_module("..runtime.torch_session" if path.is_file() else "..runtime.onnx_session", __package__)
+        requests = Requests.read(Path(command.requests))
+        started = time.perf_counter_ns()
+        self.session: Session = open_session(path, SessionSettings(threads=command.threads), store=Store(Path(command.store)))
+        loaded = time.perf_counter_ns()
+        first = next(requests.take([0]).feeds(self.session.signature))
+        before = time.perf_counter_ns()
+        self.session.run(first)
+        answered = time.perf_counter_ns()
+        self.ready = Ready(model=self.session.ref, load_ns=loaded - started, first_request_ns=answered - before)
+        self._peak_bytes = _status("VmHWM")
+        resident = _status("VmRSS")
+        self.feeds = list(requests.feeds(self.session.signature))
+        self._prepared_bytes = max(0, _status("VmRSS") - resident)
+        _reset_peak()
+        gc.freeze()
+
+    def block(self, command: Block) -> BlockDone:
+        """Time the requests of one block, in nanoseconds each."""
+        feeds = [self.feeds[i] for i in command.indices]
+        samples = np.zeros(len(feeds), dtype="<i8")
+        run, clock = self.session.run, time.perf_counter_ns
+        for feed in feeds[: command.warmup]:
+            run(feed)
+        ran, waited = _scheduled()
+        gc.disable()
+        for position, feed in enumerate(feeds):
+            start = clock()
+            run(feed)
+            samples[position] = clock() - start
+        gc.enable()
+        ran_after, waited_after = _scheduled()
+        return BlockDone(samples=samples.tobytes(), waited_ns=waited_after - waited, ran_ns=ran_after - ran)
+
+    def end(self) -> Ended:
+        """Memory over the whole life of the process, less what only measuring needed."""
+        return Ended(memory_bytes=max(self._peak_bytes, _status("VmHWM") - self._prepared_bytes), swapped_bytes=_status("VmSwap"))
+
+
+def _status(key: str) -> int:
+    """A size from /proc/self/status in bytes; 0 where the kernel does not give it."""
+    try:
+        lines = (_PROCESS / "status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), 0)
+
+
+def _reset_peak() -> None:
+    """Forget the peak that preparing the requests caused (proc(5), clear_refs)."""
+    try:
+        (_PROCESS / "clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return
+
+
+def _scheduled() -> tuple[int, int]:
+    """Nanoseconds all threads have run and have waited for a CPU (proc(5), schedstat); zeros where the kernel does not count."""
+    ran = waited = 0
+    try:
+        for task in (_PROCESS / "task").iterdir():
+            fields = (task / "schedstat").read_text(encoding="ascii").split()
+            ran, waited = ran + int(fields[0]), waited + int(fields[1])
+    except (OSError, IndexError):
+        return 0, 0
+    return ran, waited
+
+
+def serve(commands: BinaryIO, answers: BinaryIO) -> None:
+    """Obey until Stop or the end of input; what the user got wrong is answered, anything else ends the process with its traceback."""
+    decoder = msgspec.json.Decoder(Command)
+    worker: Worker | None = None
+
+    def answer(message: Answer) -> None:
+        answers.write(msgspec.json.encode(message) + b"\n")
+        answers.flush()
+
+    for line in commands:
+        command = decoder.decode(line)
+        if isinstance(command, Open):
+            try:
+                worker = Worker(command)
+            except LiftgateError as error:
+                answer(Refused(where=error.where, problem=error.problem, fix=error.fix))
+                return
+            answer(worker.ready)
+            continue
+        if worker is None:
+            raise AssertionError("the first command must be Open")
+        if isinstance(command, Block):
+            answer(worker.block(command))
+        else:
+            answer(worker.end())
+            return
+
+
+def main() -> None:
+    """Pin, keep standard output for answers only (libraries may print), and serve."""
+    os.sched_setaffinity(0, {int(cpu) for cpu in sys.argv[1].split(",")})
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main()
