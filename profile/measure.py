@@ -17,10 +17,10 @@ from ..core.progress import Progress, silent
 from ..core.requests import Requests
 from ..core.store import Store
 from .health import disturbances, drift, read_counters
-from .instances import Placement
+from .instance import Placement
 from .launch import WorkerHandle, aside
 from .protocol import Ended, Ready
-from .samples import Samples, SampleBlock
+from .samples import SampleBlock, Samples
 
 LAUNCHES = 4
 # A round costs a switch between processes; blocks much shorter than this measure the switch.
@@ -102,57 +102,56 @@ def measure(
     rng = np.random.default_rng(seed)
     begun = time.monotonic()
     pool = _pool(subjects, requests, rng)
+    positions = _Positions(len(pool), rng)
     blocks: list[SampleBlock] = []
     told: list[Launch] = []
     waited = ran = 0
+    what = f"measuring on {placement.instance.name}"
     before = read_counters(placement.cpus)
     with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
         file = Path(folder) / "requests.parquet"
         pool.write(file)
         planned: Plan | None = None
-        queue = _Positions(len(pool), rng)
         for launch in range(launches):
             with ExitStack() as living:
-                workers, readies = [], []
-                for subject in subjects:
-                    worker = WorkerHandle(subject.ref.name, placement.cpus, placement.threads)
-                    living.callback(worker.kill)
-                    readies.append(worker.open(subject.path, store.root, file, placement.threads))
-                    workers.append(worker)
+                workers, readies = _start(subjects, placement, store, file, living)
                 speeds = [_pilot(worker, len(pool)) for worker in workers]
                 if planned is None:
                     startup = (time.monotonic() - begun) * launches
                     planned = plan(max(seconds - startup, seconds * _MEASURING_SHARE), speeds, launches)
-                for number in range(planned.rounds_per_launch):
-                    indices = queue.draw(planned.block)
+                for number in range(launch * planned.rounds_per_launch, (launch + 1) * planned.rounds_per_launch):
+                    indices = positions.draw(planned.block)
                     for turn, model in enumerate(rng.permutation(len(subjects)).tolist()):
                         done = workers[model].block(tuple(indices.tolist()), planned.warmup)
                         waited, ran = waited + done.waited_ns, ran + done.ran_ns
                         ns = np.frombuffer(done.samples, dtype="<i8").astype(np.int64)
-                        number_overall = launch * planned.rounds_per_launch + number
-                        blocks.append(SampleBlock(model=model, launch=launch, round=number_overall, turn=turn, requests=indices, ns=ns))
-                    progress(
-                        f"measuring on {placement.instance.name}",
-                        launch * planned.rounds_per_launch + number + 1,
-                        launches * planned.rounds_per_launch,
-                    )
+                        blocks.append(SampleBlock(model=model, launch=launch, round=number, turn=turn, requests=indices, ns=ns))
+                    progress(what, number + 1, launches * planned.rounds_per_launch)
                 told.extend(Launch(model=i, ready=readies[i], ended=worker.stop()) for i, worker in enumerate(workers))
-    after = read_counters(placement.cpus)
-    samples = Samples(
-        instance=placement.instance.name,
-        models=tuple(s.ref.name for s in subjects),
-        request_ids=tuple(pool.request_ids),
-        blocks=tuple(blocks),
-    )
-    invalid = disturbances(before, after, waited_ns=waited, ran_ns=ran)
+    disturbed = disturbances(before, read_counters(placement.cpus), waited_ns=waited, ran_ns=ran)
+    names = tuple(s.ref.name for s in subjects)
+    samples = Samples(instance=placement.instance.name, models=names, request_ids=tuple(pool.request_ids), blocks=tuple(blocks))
     return Run(
         placement=placement,
         samples=samples,
         launches=tuple(told),
-        invalid=invalid + _memory_reasons(told, subjects, placement) + _drift_reasons(samples),
+        invalid=disturbed + _memory_reasons(told, subjects, placement) + _drift_reasons(samples),
         candidates=_candidates(subjects, pool),
         seconds=time.monotonic() - begun,
     )
+
+
+def _start(
+    subjects: Sequence[Subject], placement: Placement, store: Store, requests: Path, living: ExitStack
+) -> tuple[list[WorkerHandle], list[Ready]]:
+    """A fresh worker per model, started one after another so that none loads beside another; `living` ends them."""
+    workers, readies = [], []
+    for subject in subjects:
+        worker = WorkerHandle(subject.ref.name, placement.cpus, placement.threads)
+        living.callback(worker.kill)
+        readies.append(worker.open(subject.path, store.root, requests, placement.threads))
+        workers.append(worker)
+    return workers, readies
 
 
 class _Positions:

@@ -48,43 +48,24 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
 
     def table(self) -> pa.Table:
         """One row per timed request."""
-        if not self.blocks:
-            raise AssertionError("a run without blocks has no samples")
         sizes = [len(b.ns) for b in self.blocks]
 
         def spread(values: Sequence[int]) -> npt.NDArray[np.int32]:
             return np.repeat(np.asarray(values, dtype=np.int32), sizes)
 
-        ids = pa.DictionaryArray.from_arrays(pa.array(np.concatenate([b.requests for b in self.blocks])), pa.array(self.request_ids))
-        names = pa.DictionaryArray.from_arrays(pa.array(spread([b.model for b in self.blocks])), pa.array(self.models))
-        return pa.table(
-            {
-                "instance": pa.DictionaryArray.from_arrays(pa.array(spread([0] * len(sizes))), pa.array([self.instance])),
-                "model": names,
-                "launch": spread([b.launch for b in self.blocks]),
-                "round": spread([b.round for b in self.blocks]),
-                "turn": spread([b.turn for b in self.blocks]),
-                "request_id": ids,
-                "ns": np.concatenate([b.ns for b in self.blocks]),
-            }
-        )
+        columns = {
+            "instance": pa.array(np.full(sum(sizes), self.instance)),
+            "model": pa.array(np.asarray(self.models)[spread([b.model for b in self.blocks])]),
+            "launch": pa.array(spread([b.launch for b in self.blocks])),
+            "round": pa.array(spread([b.round for b in self.blocks])),
+            "turn": pa.array(spread([b.turn for b in self.blocks])),
+            "request_id": pa.array(np.asarray(self.request_ids)[np.concatenate([b.requests for b in self.blocks])]),
+            "ns": pa.array(np.concatenate([b.ns for b in self.blocks])),
+        }
+        return pa.table(columns)
 
 
 def write_samples(runs: Sequence[Samples], path: Path) -> None:
     """All instances' samples in one Parquet file, all or nothing."""
-    tables = [run.table().cast(_SCHEMA) for run in runs]
     with new_file(path) as temporary:
-        pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
-
-
-_SCHEMA = pa.schema(
-    [
-        ("instance", pa.string()),
-        ("model", pa.string()),
-        ("launch", pa.int32()),
-        ("round", pa.int32()),
-        ("turn", pa.int32()),
-        ("request_id", pa.string()),
-        ("ns", pa.int64()),
-    ]
-)
+        pq.write_table(pa.concat_tables([run.table() for run in runs]), temporary, compression="zstd")

@@ -161,7 +161,7 @@ def _siblings(cpu: int) -> set[int]:
         text = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text(encoding="ascii").strip()
     except OSError:
         return {cpu}
-    found = set()
+    found: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")
         found.update(range(int(first), int(last or first) + 1))
