@@ -1,0 +1,193 @@
+"""What the user names as a model: a file of some kind, or code that builds one."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..core.errors import InputError, UnknownName, UntrustedError
+from ..runtime.archive import kind_of, open_archive, quiet, read_zip
+
+if TYPE_CHECKING:
+    import torch
+
+_ARCHIVE_FIX = "save the model with torch.export.save(torch.export.export(model, args, dynamic_shapes=...), path)"
+_FACTORY_FIX = "name the code that builds the model and give the file as its weights: optimize export train.py:make_model --weights {file}"
+
+
+class Program(msgspec.Struct, frozen=True):
+    """An exported program; `source` names it in manifests, without folders."""
+
+    program: torch.export.ExportedProgram
+    source: str
+
+
+class Module(msgspec.Struct, frozen=True):
+    """A module in memory, still to be exported; `where` names it in errors."""
+
+    module: torch.nn.Module
+    source: str
+    where: str
+
+
+class Graph(msgspec.Struct, frozen=True):
+    """A model that is an ONNX file already."""
+
+    path: Path
+    source: str
+
+
+Source = Program | Module | Graph
+
+
+def load_source(model: object, *, weights: Path | None = None, trust_pickle: bool = False) -> Source:
+    """What `model` is, loaded: a module, a path to a file of a known kind, or `module:factory` / `path/to/file.py:factory`.
+
+    Nothing in a file is executed unless `trust_pickle` says that the user made the file; a factory is code that the user names, so it is
+    run. Raises InputError for anything else, UntrustedError where a file would have to be unpickled.
+    """
+    import torch  # noqa: PLC0415 - takes seconds
+
+    if isinstance(model, torch.nn.Module):
+        return Module(module=_with_weights(model, weights, type(model).__name__), source=type(model).__name__, where=type(model).__name__)
+    if not isinstance(model, str | Path):
+        raise InputError.mismatch("model", expected="a torch.nn.Module, a path or 'module:factory'", found=type(model).__name__)
+    text = str(model)
+    file, colon, factory = text.rpartition(":")
+    if colon and factory.isidentifier() and not Path(text).exists():
+        built = _build(file, factory)
+        return Module(module=_with_weights(built, weights, text), source=f"{Path(file).name}:{factory}", where=text)
+    if weights is not None:
+        raise InputError(text, "weights were given, but this is no code to load them into", fix=_FACTORY_FIX.format(file=weights))
+    return _load_file(Path(text), trust_pickle)
+
+
+def _load_file(path: Path, trust_pickle: bool) -> Source:
+    import torch  # noqa: PLC0415 - takes seconds
+
+    where = str(path)
+    kind = kind_of(path)
+    if kind == "torch.export archive":
+        return Program(program=open_archive(path, trust_pickle=trust_pickle), source=path.name)
+    if kind == "ONNX model":
+        return Graph(path=path, source=path.name)
+    if kind == "TorchScript archive":
+        raise InputError.mismatch(where, expected="a torch.export archive", found="a TorchScript archive", fix=_ARCHIVE_FIX)
+    if kind not in {"torch.save file", "pickle"}:
+        raise InputError.mismatch(where, expected="a torch.export archive (.pt), an ONNX file or 'module:factory'", found=f"a {kind}", fix=_ARCHIVE_FIX)
+    content = _load_plain(path)
+    if content is not None:
+        found = "a state_dict (weights without code)" if _is_state_dict(content) else f"a saved {type(content).__name__}"
+        raise InputError.mismatch(where, expected="a model", found=found, fix=_FACTORY_FIX.format(file=path.name))
+    if not trust_pickle:
+        fix = f"{_ARCHIVE_FIX}; or pass --trust-pickle if you made this file yourself"
+        raise UntrustedError(where, "is a pickled object; reading it would execute code it contains", fix=fix)
+    with quiet():
+        try:
+            module = torch.load(path, map_location="cpu", weights_only=False)
+        except Exception as error:  # unpickling raises whatever it trips over
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(where, f"cannot be unpickled ({reason[:200]})", fix=_ARCHIVE_FIX) from error
+    if not isinstance(module, torch.nn.Module):
+        raise InputError.mismatch(where, expected="a pickled torch.nn.Module", found=type(module).__name__, fix=_ARCHIVE_FIX)
+    return Module(module=module, source=path.name, where=where)
+
+
+def _load_plain(path: Path) -> object | None:
+    """Content of a torch.save file that needs no code to be read, None when it needs some; InputError when it is damaged."""
+    import pickle  # noqa: PLC0415
+
+    import torch  # noqa: PLC0415 - takes seconds
+
+    if kind_of(path) == "torch.save file":
+        read_zip(path).close()
+    with quiet():
+        try:
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if "Unsupported" in str(error) or "GLOBAL" in str(error) or "weights_only" in str(error).lower():
+                return None
+            raise InputError(str(path), f"is damaged ({str(error).splitlines()[0][:160]})", fix="save it again") from None
+        except Exception as error:  # a truncated file raises anything from EOFError to RuntimeError
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(str(path), f"is truncated or damaged ({reason[:160]})", fix="copy or save the file again") from error
+    return content
+
+
+def _is_state_dict(content: object) -> bool:
+    import torch  # noqa: PLC0415 - takes seconds
+
+    return isinstance(content, dict) and bool(content) and all(isinstance(v, torch.Tensor) for v in content.values())
+
+
+def _build(module_or_file: str, factory: str) -> torch.nn.Module:
+    """Call the factory the user named."""
+    import torch  # noqa: PLC0415 - takes seconds
+
+    where = f"{module_or_file}:{factory}"
+    module = _import_file(Path(module_or_file)) if module_or_file.endswith(".py") else _import_module(module_or_file)
+    make: Callable[[], object] | None = getattr(module, factory, None)
+    if make is None:
+        callables = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise UnknownName(where, "factory", factory, callables)
+    try:
+        built = make() if not isinstance(make, torch.nn.Module) else make
+    except Exception as error:  # the factory is the user's code
+        raise InputError(where, f"failed with {type(error).__name__}: {error}", fix="it must build the model without arguments") from error
+    if not isinstance(built, torch.nn.Module):
+        raise InputError.mismatch(where, expected="a torch.nn.Module from the factory", found=type(built).__name__)
+    return built
+
+
+def _import_module(name: str) -> object:
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # importing runs the user's code
+        raise InputError(name, f"cannot be imported ({type(error).__name__}: {error})", fix="give the path of the file: train.py:make_model") from error
+
+
+def _import_file(path: Path) -> object:
+    if not path.is_file():
+        raise InputError.mismatch(str(path), expected="a Python file", found="nothing", fix="check the path")
+    spec = importlib.util.spec_from_file_location(f"liftgate_source_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError.mismatch(str(path), expected="a Python file", found="something else")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # importing runs the user's code
+        raise InputError(str(path), f"cannot be imported ({type(error).__name__}: {error})") from error
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    return module
+
+
+def _with_weights(module: torch.nn.Module, weights: Path | None, where: str) -> torch.nn.Module:
+    """`module` with the state_dict at `weights` loaded, or as it is."""
+    if weights is None:
+        return module
+    kind = kind_of(weights)
+    if kind not in {"torch.save file", "pickle"}:
+        raise InputError.mismatch(str(weights), expected="a state_dict (torch.save(model.state_dict(), path))", found=f"a {kind}")
+    state = _load_plain(weights)
+    if state is None:
+        fix = "save only the weights: torch.save(model.state_dict(), path)"
+        raise UntrustedError(str(weights), "is a pickled object, not a state_dict; reading it would execute code it contains", fix=fix)
+    if not _is_state_dict(state):
+        raise InputError.mismatch(str(weights), expected="a state_dict (names and tensors)", found=f"a saved {type(state).__name__}")
+    try:
+        module.load_state_dict(state)  # type: ignore[arg-type]  # checked above
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise InputError(str(weights), f"does not fit {where} ({' '.join(lines[1:3])[:300]})", fix="give the weights of this very model") from None
+    return module

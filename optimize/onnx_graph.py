@@ -1,0 +1,156 @@
+"""From an exported program to a tidy ONNX file, and what can be read off one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import onnx
+import onnx_ir as ir
+
+from ..core.errors import InputError
+from ..core.signature import Dim, InputSpec, OutputSpec, Role, Signature
+from ..runtime.archive import quiet
+from ..runtime.program import ROWS
+
+if TYPE_CHECKING:
+    import torch
+
+_EXTERNAL_ABOVE_BYTES = 2**30
+_DTYPES = {
+    **{ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64", ir.DataType.FLOAT16: "float16", ir.DataType.BOOL: "bool"},
+    **{ir.DataType.INT64: "int64", ir.DataType.INT32: "int32", ir.DataType.INT16: "int16", ir.DataType.INT8: "int8", ir.DataType.UINT8: "uint8"},
+}
+
+
+def to_onnx(program: torch.export.ExportedProgram, signature: Signature, where: str) -> ir.Model:
+    """Convert with PyTorch's exporter; tensors are named as in `signature`, dims too, and nothing names the author's files."""
+    import torch  # noqa: PLC0415 - takes seconds
+
+    with quiet():
+        try:
+            converted = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                verbose=False,
+                input_names=[s.name for s in signature.inputs],
+                output_names=[s.name for s in signature.outputs],
+            )
+        except Exception as error:  # the exporter wraps whatever an operator's conversion raised
+            reason = next((line for line in str(error).splitlines() if "rror" in line), str(error).splitlines()[0] if str(error) else "")
+            fix = "replace the operator it names; see https://pytorch.org/docs/stable/onnx_export.html"
+            raise InputError(where, f"torch.onnx cannot convert it ({type(error).__name__}: {reason[:300]})", fix=fix) from error
+    if converted is None:
+        raise InputError(where, "torch.onnx gave no model", fix="run torch.onnx.export(program, (), dynamo=True) to see why")
+    model = converted.model
+    for value, spec in zip([*model.graph.inputs, *model.graph.outputs], [*signature.inputs, *signature.outputs], strict=True):
+        value.name = spec.name
+        value.shape = ir.Shape(spec.shape)
+    _tidy(model)
+    return model
+
+
+def _tidy(model: ir.Model) -> None:
+    """Drop what only debugging needs: stack traces hold folder names, and they would make equal models differ."""
+    for holder in (model, model.graph):
+        holder.metadata_props.clear()
+        holder.doc_string = None
+    outside = {*model.graph.inputs, *model.graph.outputs}
+    for value in [*model.graph.inputs, *model.graph.initializers.values()]:
+        value.metadata_props.clear()
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        for output in node.outputs:
+            output.metadata_props.clear()
+            if output not in outside:
+                output.shape = None
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write `model`; weights above 1 GiB go to a second file beside it."""
+    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    ir.save(model, path, external_data=f"{path.name}.data" if size > _EXTERNAL_ABOVE_BYTES else None)
+
+
+def load(path: Path, where: str = "") -> ir.Model:
+    """Read an ONNX file; raises InputError when it is damaged, or when it points at files outside its own folder."""
+    try:
+        proto = onnx.load(path, load_external_data=False)
+        onnx.checker.check_model(proto if path.stat().st_size < _EXTERNAL_ABOVE_BYTES else str(path))
+        for tensor in proto.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location" and (path.parent / entry.value).resolve().parent != path.parent.resolve():
+                    raise InputError.mismatch(where or str(path), expected="weights beside the model", found=entry.value)
+        return ir.load(path)
+    except InputError:
+        raise
+    except Exception as error:  # protobuf and the checker raise their own types, with no public base class
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(where or str(path), f"is no valid ONNX model ({reason[:200]})", fix="export the model again") from error
+
+
+def parameters_of(model: ir.Model) -> int:
+    """Number of elements of all floating-point and quantized weights."""
+    return sum(value.const_value.size for value in model.graph.initializers.values() if value.const_value is not None)
+
+
+def opset_of(model: ir.Model) -> int:
+    """Version of the default operator set."""
+    return int(model.graph.opset_imports.get("", 0) or model.opset_imports.get("", 0))
+
+
+def histogram_of(model: ir.Model) -> dict[str, int]:
+    """How often each operator occurs, most frequent first."""
+    counts: dict[str, int] = {}
+    for node in model.graph:
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def with_tables(signature: Signature, model: ir.Model) -> Signature:
+    """`signature` with `rows_of_table` filled in where an input is the index of a lookup in a constant table."""
+    rows = {value.name: _table_rows(value) for value in model.graph.inputs}
+    inputs = tuple(msgspec.structs.replace(spec, rows_of_table=rows.get(spec.name)) for spec in signature.inputs)
+    return msgspec.structs.replace(signature, inputs=inputs)
+
+
+def _table_rows(value: ir.Value) -> int | None:
+    """Rows of the smallest table that `value` indexes, directly or through nodes that keep its numbers."""
+    found: list[int] = []
+    pending = [value]
+    while pending:
+        for node, position in pending.pop().uses():
+            table = node.inputs[0]
+            if node.op_type == "Gather" and position == 1 and table is not None and table.const_value is not None:
+                found.append(int(table.const_value.shape[0]))
+            elif node.op_type in {"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten"} and position == 0:
+                pending.extend(node.outputs)
+    return min(found, default=None)
+
+
+def signature_from_graph(model: ir.Model, where: str, request_inputs: tuple[str, ...] = ()) -> Signature:
+    """The signature of a model that is ONNX already; its inputs' leading dimensions must vary."""
+    labels: dict[str, str] = {}
+    for value in model.graph.inputs:
+        if value.shape is None or not len(value.shape) or isinstance(value.shape[0], int) or value.dtype not in _DTYPES:
+            fix = "export it with a leading dimension that varies"
+            found = f"shape {value.shape}, {value.dtype}"
+            raise InputError.mismatch(f"{where}: input '{value.name}'", expected="a tensor [rows, ...] with rows varying", found=found, fix=fix)
+        labels.setdefault(str(value.shape[0]), ROWS)
+        for axis, dim in enumerate(value.shape):
+            if not isinstance(dim, int):
+                labels.setdefault(str(dim), f"{value.name}_{axis}")
+
+    def shape(value: ir.Value) -> tuple[Dim, ...]:
+        return tuple(d if isinstance(d, int) else labels.get(str(d), str(d)) for d in value.shape or ())
+
+    def role(name: str | None) -> Role:
+        return "request" if name in request_inputs else "candidate"
+
+    return Signature(
+        inputs=tuple(InputSpec(name=v.name or "", dtype=_DTYPES[v.dtype], shape=shape(v), role=role(v.name)) for v in model.graph.inputs if v.dtype),
+        outputs=tuple(OutputSpec(name=v.name or "", dtype=_DTYPES[v.dtype], shape=shape(v)) for v in model.graph.outputs if v.dtype in _DTYPES),
+    )
