@@ -1,0 +1,228 @@
+"""Estimates and three-way decisions from blocks of service times.
+
+Requests of one block share what happened to the machine meanwhile, so they are not independent: every interval here counts
+blocks, or shrinks the number of requests by the design effect measured between blocks (Kish 1965).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from ..core.estimate import Estimate
+from ..core.verdict import Outcome
+from .samples import Nanoseconds
+
+Launches = Sequence[Sequence[Nanoseconds]]
+Floats = npt.NDArray[np.float64]
+
+# Below this many blocks the design effect is a guess.
+FEWEST_BLOCKS = 10
+# Chance of deciding that "how many more" aims for.
+POWER = 0.8
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """One test's outcome; `p_fail` is the p-value of "the limit holds" (small means FAIL), None when there is none.
+
+    `more` says how many times the present data would be needed to decide, None when no amount of it is known to.
+    """
+
+    outcome: Outcome
+    p_fail: float | None
+    more: float | None = None
+    why: str = ""
+
+
+class PairedRatio(msgspec.Struct, frozen=True, kw_only=True):
+    """Log ratios treatment / control in time order; `units` are what the interval counts: rounds, or launches when those differ."""
+
+    rounds: tuple[float, ...]
+    units: tuple[float, ...]
+
+    def estimate(self, level: float = 0.95) -> Estimate:
+        """Geometric mean ratio with Student's t interval over the units; `n` counts them."""
+        if not self.units:
+            return Estimate(value=None, low=None, high=None, n=0, level=level)
+        value, low, high = t_interval(np.asarray(self.units), level)
+        bounds = [None if b is None else math.exp(b) for b in (low, high)]
+        return Estimate(value=math.exp(value), low=bounds[0], high=bounds[1], n=len(self.units), level=level)
+
+
+def t_interval(values: Floats, level: float) -> tuple[float, float | None, float | None]:
+    """Mean and Student's t interval; bounds are None for a single value."""
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, None, None
+    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    return mean, mean - half, mean + half
+
+
+def design_effect(launches: Launches, limit_ns: float, tail: float) -> float:
+    """By how much to divide the number of requests above or below `limit_ns` so that bounds at one-sided `tail` hold; at least 1.
+
+    How many times more the share above the limit varies between rounds than for independent requests; between launches instead, when they
+    vary more than their rounds explain (F test at a liberal 25 %, Bancroft 1944). Times (t / z)^2, as the variance itself is estimated.
+    """
+    cells = [np.array([(np.count_nonzero(b > limit_ns), len(b)) for b in blocks], dtype=np.float64) for blocks in launches]
+    by_round, by_launch = np.concatenate(cells), np.array([c.sum(axis=0) for c in cells])
+    effect, freedom = _overdispersion(by_round), len(by_round) - 1
+    between = _overdispersion(by_launch)
+    if len(by_launch) > 1 and between / max(effect, 1.0) > stats.f.isf(0.25, len(by_launch) - 1, max(freedom, 1)):
+        effect, freedom = between, len(by_launch) - 1
+    if effect <= 1.0:
+        return 1.0
+    return effect * float(stats.t.isf(tail, freedom) / stats.norm.isf(tail)) ** 2
+
+
+def _overdispersion(counts: Floats) -> float:
+    """Pearson's chi-square over its degrees of freedom, for counts `[groups, (above, of)]`; 1 when it cannot be told."""
+    share = counts[:, 0].sum() / counts[:, 1].sum()
+    if len(counts) < 2 or share in (0.0, 1.0):
+        return 1.0
+    expected = counts[:, 1] * share
+    return float(((counts[:, 0] - expected) ** 2 / (expected * (1 - share))).sum() / (len(counts) - 1))
+
+
+def quantile_estimate(launches: Launches, p: float, level: float = 0.95) -> Estimate:
+    """Quantile `p` of all requests in ms, with an interval of order statistics at the effective sample size; `n` counts rounds.
+
+    A bound whose order statistic lies outside the sample is None (Conover 1999, section 3.2, with n divided by the design effect).
+    """
+    rounds = sum(len(blocks) for blocks in launches)
+    pooled = np.sort(np.concatenate([b for blocks in launches for b in blocks]))
+    value = float(np.quantile(pooled, p))
+    low = high = None
+    if rounds >= 2:
+        n = len(pooled) / design_effect(launches, value, (1 - level) / 2)
+        # Ranks are 1-based at the effective size; rank 0 and ranks beyond it do not exist.
+        below, above = float(stats.binom.ppf((1 - level) / 2, int(n), p)), float(stats.binom.ppf((1 + level) / 2, int(n), p)) + 1
+        low = _at_rank(pooled, below / n) if below >= 1 else None
+        high = _at_rank(pooled, above / n) if above <= n else None
+    ms = [None if v is None else v / 1e6 for v in (value, low, high)]
+    return Estimate(value=ms[0], low=ms[1], high=ms[2], n=rounds, level=level)
+
+
+def _at_rank(ordered: Nanoseconds, share: float) -> float:
+    """The smallest observation with at least `share` of the sample at or below it."""
+    return float(ordered[min(len(ordered), max(1, math.ceil(share * len(ordered)))) - 1])
+
+
+def paired_ratio(control: Launches, treatment: Launches, p: float) -> PairedRatio:
+    """Treatment / control of quantile `p`, paired by round.
+
+    Consecutive rounds of a launch are joined until they hold the 1 / (1 - p) requests that the quantile needs. When launches differ by more
+    than their rounds explain (F test at 5 %), launches are the units (Kalibera and Jones 2013).
+    """
+    by_launch = [_log_ratios(a, b, p) for a, b in zip(control, treatment, strict=True)]
+    rounds = tuple(d for group in by_launch for d in group)
+    groups = [g for g in by_launch if g]
+    units = rounds
+    if len(groups) >= 2 and min(map(len, groups)) >= 2 and len(set(rounds)) > 1:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            p_value = _f_test(groups)
+        if p_value < 0.05:
+            units = tuple(float(np.mean(g)) for g in groups)
+    return PairedRatio(rounds=rounds, units=units)
+
+
+def _f_test(groups: Sequence[Sequence[float]]) -> float:
+    """P-value of one-way analysis of variance; 0 when groups differ and nothing varies inside them."""
+    within = sum(float(np.var(g)) for g in groups)
+    return 0.0 if within == 0 else float(stats.f_oneway(*groups).pvalue)
+
+
+def _log_ratios(control: Sequence[Nanoseconds], treatment: Sequence[Nanoseconds], p: float) -> list[float]:
+    """Log ratio of quantile `p` for every join of rounds that is large enough for it."""
+    needed = math.ceil(1 / (1 - p) - 1e-9)
+    found = []
+    a: list[Nanoseconds] = []
+    b: list[Nanoseconds] = []
+    for left, right in zip(control, treatment, strict=True):
+        a.append(left)
+        b.append(right)
+        if sum(map(len, a)) >= needed:
+            found.append(math.log(float(np.quantile(np.concatenate(b), p)) / float(np.quantile(np.concatenate(a), p))))
+            a, b = [], []
+    return found
+
+
+def absolute_gate(launches: Launches, p: float, limit_ms: float, alpha: float) -> Decision:
+    """Is quantile `p` at most `limit_ms`: exact binomial test of the share above it, at the effective sample size.
+
+    Clopper-Pearson bounds at one-sided `alpha` with n and count divided by the design effect; the effect is the larger of those at the
+    limit and at the sample's own quantile, because without a request above the limit the former says nothing.
+    """
+    blocks = [b for launch in launches for b in launch]
+    if len(blocks) < FEWEST_BLOCKS:
+        why = f"needs at least {FEWEST_BLOCKS} rounds, has {len(blocks)}"
+        return Decision(outcome=Outcome.UNDECIDED, p_fail=None, more=FEWEST_BLOCKS / max(1, len(blocks)), why=why)
+    pooled = np.concatenate(blocks)
+    limit_ns, allowed = limit_ms * 1e6, 1 - p
+    effect = max(design_effect(launches, at, alpha) for at in (limit_ns, float(np.quantile(pooled, p))))
+    n = len(pooled) / effect
+    above = np.count_nonzero(pooled > limit_ns) / effect
+    high = 1.0 if above >= n else float(stats.beta.ppf(1 - alpha, above + 1, n - above))
+    p_fail = 1.0 if above == 0 else float(stats.beta.cdf(allowed, above, n - above + 1))
+    if high <= allowed:
+        return Decision(outcome=Outcome.PASS, p_fail=p_fail)
+    if p_fail < alpha:
+        return Decision(outcome=Outcome.FAIL, p_fail=p_fail)
+    share = above / n
+    clean = math.log(alpha) / math.log(1 - allowed)
+    needed = clean if above == 0 else _needed(math.sqrt(share * (1 - share)), allowed - share, alpha)
+    return Decision(outcome=Outcome.UNDECIDED, p_fail=p_fail, more=None if needed is None else max(needed / n, 1.0))
+
+
+def mean_gate(values: Floats, limit: float, alpha: float) -> Decision:
+    """Is the mean of what `values` are drawn from at most `limit`: two one-sided t tests, as in non-inferiority trials.
+
+    Used for log ratios of rounds against log(1 + margin), and for one value per launch.
+    """
+    if len(values) < 2:
+        return Decision(outcome=Outcome.UNDECIDED, p_fail=None, more=None, why=f"needs at least 2 independent values, has {len(values)}")
+    mean, deviation = float(values.mean()), float(values.std(ddof=1))
+    if deviation == 0:
+        return Decision(outcome=Outcome.PASS if mean <= limit else Outcome.FAIL, p_fail=1.0 if mean <= limit else 0.0)
+    t = (mean - limit) / (deviation / math.sqrt(len(values)))
+    p_fail, p_pass = float(stats.t.sf(t, len(values) - 1)), float(stats.t.cdf(t, len(values) - 1))
+    if p_pass < alpha:
+        return Decision(outcome=Outcome.PASS, p_fail=p_fail)
+    if p_fail < alpha:
+        return Decision(outcome=Outcome.FAIL, p_fail=p_fail)
+    needed = _needed(deviation, limit - mean, alpha)
+    return Decision(outcome=Outcome.UNDECIDED, p_fail=p_fail, more=None if needed is None else max(needed / len(values), 1.0))
+
+
+def resampled_gate(value: float, draws: Floats, floor: float, alpha: float, users: int) -> Decision:
+    """Is a statistic at least `floor`, given its bootstrap `draws`: percentile bounds at one-sided `alpha`."""
+    low, high = np.quantile(draws, [alpha, 1 - alpha])
+    p_fail = float((np.count_nonzero(draws >= floor) + 1) / (len(draws) + 1))
+    if low >= floor:
+        return Decision(outcome=Outcome.PASS, p_fail=1.0 if value >= floor else p_fail)
+    if high < floor:
+        return Decision(outcome=Outcome.FAIL, p_fail=p_fail)
+    needed = _needed(float(draws.std(ddof=1)) * math.sqrt(users), value - floor, alpha)
+    return Decision(outcome=Outcome.UNDECIDED, p_fail=p_fail, more=None if needed is None else max(needed / users, 1.0))
+
+
+def _needed(deviation: float, gap: float, alpha: float) -> float | None:
+    """Sample size that decides at this `gap` with 80 % power: ((z_alpha + z_power) * deviation / gap)^2; None at the limit itself."""
+    if gap == 0:
+        return None
+    return float(((stats.norm.ppf(1 - alpha) + stats.norm.ppf(POWER)) * deviation / gap) ** 2)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values, in the order given (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
