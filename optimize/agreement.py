@@ -49,7 +49,9 @@ def agree(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signat
             worst_absolute, worst_relative = max(worst_absolute, absolute), max(worst_relative, relative)
             if not (difference <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(reference)).all():
                 expected_text = f"ONNX Runtime within {ABSOLUTE_TOLERANCE:g} + {RELATIVE_TOLERANCE:g} |score| of PyTorch"
-                raise InputError.mismatch(at, expected=expected_text, found=f"a difference of {absolute:.3g} (relative {relative:.3g})", fix=_FIX)
+                raise InputError.mismatch(
+                    at, expected=expected_text, found=f"a difference of {absolute:.3g} (relative {relative:.3g})", fix=_FIX
+                )
         detail = f"{samples.note}: max absolute difference {worst_absolute:.2g}, relative {worst_relative:.2g} (allowed {_ALLOWED})"
         checks.append(Check(name=f"ONNX Runtime agrees with PyTorch at {rows} rows", passed=True, detail=detail))
     return tuple(checks)
@@ -65,7 +67,9 @@ def runs_everywhere(model: Runs, samples: Samples, signature: Signature, where: 
     for rows in ROWS_CHECKED:
         score = _run(model, samples.rows(rows), where, rows)[signature.score.name]
         if score.size != rows or not np.isfinite(score).all():
-            raise InputError.mismatch(f"{where}: output '{signature.score.name}'", expected=f"{rows} finite scores", found=f"{score.size}, or NaN")
+            raise InputError.mismatch(
+                f"{where}: output '{signature.score.name}'", expected=f"{rows} finite scores", found=f"{score.size}, or NaN"
+            )
         checks.append(Check(name=f"runs at {rows} rows", passed=True, detail=f"{samples.note}; no PyTorch original to compare with"))
     return tuple(checks)
 
@@ -81,7 +85,9 @@ def change(parent: Runs, child: Runs, samples: Samples, signature: Signature, wh
         before = _run(parent, feeds, f"{where}: before the step", rows)[name].astype(np.float64).reshape(-1)
         after = _run(child, feeds, f"{where}: after the step", rows)[name].astype(np.float64).reshape(-1)
         if before.shape != after.shape or not np.isfinite(after).all():
-            raise RefusedStep(where, f"gives NaN, infinity or another number of scores at {rows} rows after the step", fix="exclude its nodes")
+            raise RefusedStep(
+                where, f"gives NaN, infinity or another number of scores at {rows} rows after the step", fix="exclude its nodes"
+            )
     rows_compared = float(len(before))
     numbers = {"max_abs_difference": float(np.abs(after - before).max()), "rows_compared": rows_compared}
     correlation = spearman(before, after)
@@ -100,4 +106,6 @@ def _run(model: Runs, feeds: Mapping[str, np.ndarray], where: str, rows: int) ->
         return model.run(feeds)
     except Exception as error:  # each runtime raises its own types
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(where, f"fails at {rows} rows ({reason[:240]})", fix="check the input values (ids inside their tables) and shapes") from error
+        raise InputError(
+            where, f"fails at {rows} rows ({reason[:240]})", fix="check the input values (ids inside their tables) and shapes"
+        ) from error

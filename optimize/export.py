@@ -24,6 +24,8 @@ from .samples import Samples, from_examples, from_requests, from_signature
 if TYPE_CHECKING:
     import torch
 
+    from ..runtime.onnx_session import OnnxSession
+
 _STAGES = ("reading the model", "exporting", "converting to ONNX", "comparing with PyTorch")
 
 
@@ -148,7 +150,7 @@ def _samples(signature: Signature, requests: Requests | None, program: torch.exp
     return from_examples(feeds, note="example inputs of the model, rows redrawn")
 
 
-def _onnx(draft: Draft) -> object:
+def _onnx(draft: Draft) -> OnnxSession:
     from ..runtime.onnx_session import OnnxSession, load_onnx  # noqa: PLC0415 - onnxruntime takes a second
 
     if draft.signature is None:

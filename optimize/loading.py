@@ -80,7 +80,9 @@ def _load_file(path: Path, trust_pickle: bool) -> Source:
     if kind == "TorchScript archive":
         raise InputError.mismatch(where, expected="a torch.export archive", found="a TorchScript archive", fix=_ARCHIVE_FIX)
     if kind not in {"torch.save file", "pickle"}:
-        raise InputError.mismatch(where, expected="a torch.export archive (.pt), an ONNX file or 'module:factory'", found=f"a {kind}", fix=_ARCHIVE_FIX)
+        raise InputError.mismatch(
+            where, expected="a torch.export archive (.pt), an ONNX file or 'module:factory'", found=f"a {kind}", fix=_ARCHIVE_FIX
+        )
     content = _load_plain(path)
     if content is not None:
         found = "a state_dict (weights without code)" if _is_state_dict(content) else f"a saved {type(content).__name__}"
@@ -151,7 +153,9 @@ def _import_module(name: str) -> object:
     try:
         return importlib.import_module(name)
     except Exception as error:  # importing runs the user's code
-        raise InputError(name, f"cannot be imported ({type(error).__name__}: {error})", fix="give the path of the file: train.py:make_model") from error
+        raise InputError(
+            name, f"cannot be imported ({type(error).__name__}: {error})", fix="give the path of the file: train.py:make_model"
+        ) from error
 
 
 def _import_file(path: Path) -> object:
@@ -189,5 +193,7 @@ def _with_weights(module: torch.nn.Module, weights: Path | None, where: str) -> 
         module.load_state_dict(state)  # type: ignore[arg-type]  # checked above
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
-        raise InputError(str(weights), f"does not fit {where} ({' '.join(lines[1:3])[:300]})", fix="give the weights of this very model") from None
+        raise InputError(
+            str(weights), f"does not fit {where} ({' '.join(lines[1:3])[:300]})", fix="give the weights of this very model"
+        ) from None
     return module

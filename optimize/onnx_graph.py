@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 _EXTERNAL_ABOVE_BYTES = 2**30
 _DTYPES = {
     **{ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64", ir.DataType.FLOAT16: "float16", ir.DataType.BOOL: "bool"},
-    **{ir.DataType.INT64: "int64", ir.DataType.INT32: "int32", ir.DataType.INT16: "int16", ir.DataType.INT8: "int8", ir.DataType.UINT8: "uint8"},
+    **{
+        ir.DataType.INT64: "int64",
+        ir.DataType.INT32: "int32",
+        ir.DataType.INT16: "int16",
+        ir.DataType.INT8: "int8",
+        ir.DataType.UINT8: "uint8",
+    },
 }
 
 
@@ -138,7 +144,9 @@ def signature_from_graph(model: ir.Model, where: str, request_inputs: tuple[str,
         if value.shape is None or not len(value.shape) or isinstance(value.shape[0], int) or value.dtype not in _DTYPES:
             fix = "export it with a leading dimension that varies"
             found = f"shape {value.shape}, {value.dtype}"
-            raise InputError.mismatch(f"{where}: input '{value.name}'", expected="a tensor [rows, ...] with rows varying", found=found, fix=fix)
+            raise InputError.mismatch(
+                f"{where}: input '{value.name}'", expected="a tensor [rows, ...] with rows varying", found=found, fix=fix
+            )
         labels.setdefault(str(value.shape[0]), ROWS)
         for axis, dim in enumerate(value.shape):
             if not isinstance(dim, int):
@@ -151,6 +159,10 @@ def signature_from_graph(model: ir.Model, where: str, request_inputs: tuple[str,
         return "request" if name in request_inputs else "candidate"
 
     return Signature(
-        inputs=tuple(InputSpec(name=v.name or "", dtype=_DTYPES[v.dtype], shape=shape(v), role=role(v.name)) for v in model.graph.inputs if v.dtype),
-        outputs=tuple(OutputSpec(name=v.name or "", dtype=_DTYPES[v.dtype], shape=shape(v)) for v in model.graph.outputs if v.dtype in _DTYPES),
+        inputs=tuple(
+            InputSpec(name=v.name or "", dtype=_DTYPES[v.dtype], shape=shape(v), role=role(v.name)) for v in model.graph.inputs if v.dtype
+        ),
+        outputs=tuple(
+            OutputSpec(name=v.name or "", dtype=_DTYPES[v.dtype], shape=shape(v)) for v in model.graph.outputs if v.dtype in _DTYPES
+        ),
     )

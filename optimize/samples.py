@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-
 from pathlib import Path
 
 import msgspec
@@ -34,7 +33,9 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
 
 def from_requests(requests: Requests, signature: Signature) -> Samples:
     """The rows of the first requests whose tensors share their trailing shapes, up to POOL_ROWS."""
-    return Samples(pool=_pool(requests.feeds(msgspec.structs.replace(signature, layout="rows"))), note=f"rows of {Path(requests.source).name}")
+    return Samples(
+        pool=_pool(requests.feeds(msgspec.structs.replace(signature, layout="rows"))), note=f"rows of {Path(requests.source).name}"
+    )
 
 
 def from_examples(feeds: Mapping[str, np.ndarray], *, note: str, seed: int = 0) -> Samples:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 _DTYPES = {"i": "int64", "u": "int64", "b": "bool", "f": "float32"}
 
 
-def trace(source: Module, requests: Requests | None, request_inputs: Sequence[str] | None, example_inputs: object) -> torch.export.ExportedProgram:
+def trace(
+    source: Module, requests: Requests | None, request_inputs: Sequence[str] | None, example_inputs: object
+) -> torch.export.ExportedProgram:
     """Export `source` with rows that vary; other dimensions vary where the requests show that they do.
 
     Example inputs are `example_inputs` (tensors by position or by name) or rows of the requests. Raises InputError when neither is given or
@@ -108,14 +110,18 @@ def _guess(
                 sizes[axis] = sizes[axis] | {size}
         dtype = "float32" if "f" in kinds else _DTYPES.get(next(iter(kinds), "O"), "")
         if not dtype:
-            raise InputError.mismatch(f"{requests.source}: column '{name}'", expected="numbers", found="text, ragged lists or missing values")
+            raise InputError.mismatch(
+                f"{requests.source}: column '{name}'", expected="numbers", found="text, ragged lists or missing values"
+            )
         varying |= {(name, axis + 1) for axis, found in enumerate(sizes) if len(found) > 1}
         shape = ("rows", *(next(iter(found)) if len(found) == 1 else f"{name}_{axis + 1}" for axis, found in enumerate(sizes)))
         specs.append(InputSpec(name=name, dtype=dtype, shape=shape, role=role))
     return Signature(inputs=tuple(specs), outputs=()), varying
 
 
-def _guess_role(name: str, values: Sequence[object], counts: Sequence[int] | None, request_inputs: Sequence[str] | None, where: str) -> Role:
+def _guess_role(
+    name: str, values: Sequence[object], counts: Sequence[int] | None, request_inputs: Sequence[str] | None, where: str
+) -> Role:
     """A column of lists is a candidate input when its lists are as long as the labels, or when the user says so by not listing it."""
     if request_inputs is not None:
         return "request" if name in request_inputs else "candidate"
@@ -123,5 +129,7 @@ def _guess_role(name: str, values: Sequence[object], counts: Sequence[int] | Non
         return "request"
     if counts is None:
         fix = "say which inputs have one value per request: --request-inputs user,history"
-        raise InputError.mismatch(f"{where}: column '{name}'", expected="a column 'label' to count the candidates by", found="none", fix=fix)
+        raise InputError.mismatch(
+            f"{where}: column '{name}'", expected="a column 'label' to count the candidates by", found="none", fix=fix
+        )
     return "candidate" if [len(v) for v in values if isinstance(v, list)] == list(counts) else "request"

@@ -135,7 +135,9 @@ def _members(path: Path) -> dict[str, bytes]:
             raise InputError(str(path), f"is damaged ({error})", fix="copy or save the file again") from None
 
 
-def _copy_tensors(members: dict[str, bytes], folder: str, pattern: re.Pattern[str], write: Callable[[str, bytes], None], where: str) -> None:
+def _copy_tensors(
+    members: dict[str, bytes], folder: str, pattern: re.Pattern[str], write: Callable[[str, bytes], None], where: str
+) -> None:
     """Copy raw tensors and their config; whatever would be unpickled is refused."""
     name = f"data/{folder}/model_{folder}_config.json"
     try:
@@ -165,7 +167,9 @@ def _plain_inputs(content: bytes, where: str) -> bytes:
     try:
         inputs = torch.load(io.BytesIO(content), weights_only=True)
     except Exception as error:  # every refusal and every damage of a pickle has its own type
-        raise UntrustedError(where, "its example inputs are pickled objects, not tensors; reading them would run code", fix=_PLAIN) from error
+        raise UntrustedError(
+            where, "its example inputs are pickled objects, not tensors; reading them would run code", fix=_PLAIN
+        ) from error
     if not isinstance(inputs, tuple | dict):
         raise InputError.mismatch(where, expected="example inputs as a tuple", found=type(inputs).__name__, fix=_SAVE_AGAIN)
     copy = io.BytesIO()

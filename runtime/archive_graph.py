@@ -23,7 +23,26 @@ _TENSOR_OP = re.compile(r"torch\.ops\.(aten|prims)\.(?!__)(\w+)(\.(?!__)\w+)?", 
 # These read or write files the archive names.
 _DENIED_OPS = {"from_file", "save", "_save"}
 _CONTROL_FLOW = {"wrap_with_set_grad_enabled", "wrap_with_autocast", "cond", "while_loop", "map_impl", "scan", "associative_scan"}
-_ARITHMETIC = {"add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow", "getitem", "eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_"}
+_ARITHMETIC = {
+    "add",
+    "sub",
+    "mul",
+    "floordiv",
+    "truediv",
+    "mod",
+    "neg",
+    "pow",
+    "getitem",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "and_",
+    "or_",
+    "not_",
+}
 _PLAIN_TARGETS = (
     {f"torch.ops.higher_order.{name}" for name in _CONTROL_FLOW}
     | {f"_operator.{name}" for name in _ARITHMETIC}
@@ -31,9 +50,51 @@ _PLAIN_TARGETS = (
     | {f"torch.sym_{name}" for name in ("float", "int", "ite", "max", "min", "not", "sqrt", "sum")}
 )
 _EXPRESSION_CALLS = set(
-    "Symbol Integer Rational Float Add Mul Pow Mod Max Min Abs Equality Unequality Eq Ne LessThan StrictLessThan GreaterThan StrictGreaterThan "
-    "And Or Not FloorDiv ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv LShift RShift PowByNatural FloatPow FloatTrueDiv "
-    "IntTrueDiv IsNonOverlappingAndDenseIndicator TruncToFloat TruncToInt RoundToInt RoundDecimal ToFloat Identity".split()
+    [
+        "Symbol",
+        "Integer",
+        "Rational",
+        "Float",
+        "Add",
+        "Mul",
+        "Pow",
+        "Mod",
+        "Max",
+        "Min",
+        "Abs",
+        "Equality",
+        "Unequality",
+        "Eq",
+        "Ne",
+        "LessThan",
+        "StrictLessThan",
+        "GreaterThan",
+        "StrictGreaterThan",
+        "And",
+        "Or",
+        "Not",
+        "FloorDiv",
+        "ModularIndexing",
+        "Where",
+        "PythonMod",
+        "CleanDiv",
+        "CeilToInt",
+        "FloorToInt",
+        "CeilDiv",
+        "LShift",
+        "RShift",
+        "PowByNatural",
+        "FloatPow",
+        "FloatTrueDiv",
+        "IntTrueDiv",
+        "IsNonOverlappingAndDenseIndicator",
+        "TruncToFloat",
+        "TruncToInt",
+        "RoundToInt",
+        "RoundDecimal",
+        "ToFloat",
+        "Identity",
+    ]
 )
 _EXPRESSION_NODES = (
     *(ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword),
@@ -128,7 +189,9 @@ def _check_expression(text: str, where: str) -> None:
         elif isinstance(node, ast.Name):
             _require(node.id in _EXPRESSION_CALLS or _SYMBOL.fullmatch(node.id) is not None, where, problem)
         elif isinstance(node, ast.Constant):
-            plain = isinstance(node.value, int | float) or (isinstance(node.value, str) and re.fullmatch(r"[\w.\-]{1,40}", node.value, re.ASCII))
+            plain = isinstance(node.value, int | float) or (
+                isinstance(node.value, str) and re.fullmatch(r"[\w.\-]{1,40}", node.value, re.ASCII)
+            )
             _require(bool(plain), where, problem)
 
 
@@ -152,4 +215,6 @@ def _check_treespec(text: str, where: str) -> None:
 
 def _require(condition: bool, where: str, found: str) -> None:
     if not condition:
-        raise UntrustedError(where, f"holds {found}", fix="export a model of plain tensors; use --trust-pickle only for a file you made yourself")
+        raise UntrustedError(
+            where, f"holds {found}", fix="export a model of plain tensors; use --trust-pickle only for a file you made yourself"
+        )

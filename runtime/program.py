@@ -27,13 +27,16 @@ def signature_of(program: torch.export.ExportedProgram, where: str, roles: Mappi
     for name in names:
         value = values.get(name) if isinstance(name, str) else None
         if value is None or not hasattr(value, "dtype") or not isinstance(name, str):
-            raise InputError.mismatch(where, expected=_FLAT, found=f"argument '{name}'", fix="wrap the model in one that takes plain tensors")
+            raise InputError.mismatch(
+                where, expected=_FLAT, found=f"argument '{name}'", fix="wrap the model in one that takes plain tensors"
+            )
         shapes[name], dtypes[name] = tuple(value.shape), _dtype(value.dtype)
     if not shapes:
         raise InputError.mismatch(where, expected=_FLAT, found="no arguments")
     labels = _dim_names(shapes, where)
     inputs = tuple(
-        InputSpec(name=name, dtype=dtypes[name], shape=_named(shape, labels), role=(roles or {}).get(name, "candidate")) for name, shape in shapes.items()
+        InputSpec(name=name, dtype=dtypes[name], shape=_named(shape, labels), role=(roles or {}).get(name, "candidate"))
+        for name, shape in shapes.items()
     )
     return Signature(inputs=inputs, outputs=_outputs(program, labels, where))
 
@@ -79,13 +82,18 @@ def _outputs(program: torch.export.ExportedProgram, labels: Mapping[str, str], w
     last = next(node for node in program.graph.nodes if node.op == "output")
     values = [getattr(node, "meta", {}).get("val") for node in last.args[0]]
     if not values or any(not hasattr(value, "dtype") for value in values):
-        raise InputError.mismatch(where, expected="a forward that returns tensors", found="something else", fix="return the scores as one tensor")
+        raise InputError.mismatch(
+            where, expected="a forward that returns tensors", found="something else", fix="return the scores as one tensor"
+        )
     first = _named(tuple(values[0].shape), labels)
     if not first or first[0] != ROWS or any(size != 1 for size in first[1:]):
-        raise InputError.mismatch(f"{where}: first output", expected="one score per row (shape [rows] or [rows, 1])", found=f"shape {list(first)}")
+        raise InputError.mismatch(
+            f"{where}: first output", expected="one score per row (shape [rows] or [rows, 1])", found=f"shape {list(first)}"
+        )
     names = ["score", *(f"output_{i}" for i in range(1, len(values)))]
     return tuple(
-        OutputSpec(name=name, dtype=_dtype(value.dtype), shape=_named(tuple(value.shape), labels)) for name, value in zip(names, values, strict=True)
+        OutputSpec(name=name, dtype=_dtype(value.dtype), shape=_named(tuple(value.shape), labels))
+        for name, value in zip(names, values, strict=True)
     )
 
 

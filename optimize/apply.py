@@ -1,0 +1,151 @@
+"""Applying a recipe: each step writes a new model, is run, and is compared with the one before it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+
+import msgspec
+
+from ..core.artifact import MODEL_FILE, ModelArtifact, ModelRef, StepRecord
+from ..core.errors import InputError, LiftgateError
+from ..core.progress import Progress, silent
+from ..core.requests import Requests
+from ..core.signature import Signature
+from ..core.store import Store, check_name
+from ..recipes.recipe import Prune, QuantizeDynamic, QuantizeStatic, Recipe, Step, read_recipe
+from ..runtime.session import SessionSettings
+from .context import StepContext
+from .export import export
+from .samples import from_requests, from_signature
+
+if TYPE_CHECKING:
+    from ..runtime.onnx_session import OnnxSession
+
+
+def apply(
+    recipe: Recipe | str | Path,
+    model: ModelArtifact | str | Path,
+    *,
+    name: str | None = None,
+    requests: Path | Requests | None = None,
+    store: Store | Path | None = None,
+    progress: Progress = silent,
+) -> ModelArtifact:
+    """Apply a recipe (a value, a shipped name, or a .toml path) and write the result as a new artifact called `<model>-<recipe>` or `name`.
+
+    `model` is an artifact, a name or digest in the store, or the path of an artifact; anything `export` takes (a model.pt, `train.py:make_model`)
+    is exported first, under its own name. Raises RefusedStep, and writes nothing, when a step cannot be applied or changes nothing.
+    """
+    target = store if isinstance(store, Store) else Store(store) if store is not None else Store.default()
+    chosen = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    real = requests if isinstance(requests, Requests) or requests is None else Requests.read(Path(requests))
+    if name is not None:
+        check_name(name)
+    parent, original = _parent(model, target, real, progress)
+    signature = parent.manifest.signature
+    if real is not None:
+        real.check(signature)
+    samples = from_requests(real, signature) if real is not None else from_signature(signature)
+    final_name = check_name(name or f"{parent.manifest.name}-{chosen.name}")
+    with tempfile.TemporaryDirectory(prefix="liftgate-") as scratch, target.draft(final_name) as draft:
+        current, records = parent.path, list[StepRecord]()
+        for number, step in enumerate(chosen.steps, start=1):
+            progress(f"applying {chosen.label}", number - 1, len(chosen.steps))
+            where = parent.manifest.name if len(chosen.steps) == 1 else f"{parent.manifest.name}: {chosen.name}: step {number}"
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            context = StepContext(
+                where=where,
+                source=current / MODEL_FILE,
+                target=folder / MODEL_FILE,
+                signature=signature,
+                samples=samples,
+                calibrated=real is not None,
+                original=original if not records else None,
+            )
+            records.append(_checked(step, context))
+            current = folder
+        progress(f"applying {chosen.label}", len(chosen.steps), len(chosen.steps))
+        for file in current.iterdir():
+            shutil.move(file, draft.folder / file.name)
+        draft.signature, draft.source = signature, parent.manifest.source
+        draft.parent, draft.recipe = parent.manifest.digest, chosen.label
+        draft.steps = (*parent.manifest.steps, *records)
+        draft.opset, draft.parameters = _facts(draft.model_path)
+        return target.commit(draft)
+
+
+def run_step(step: Step, context: StepContext) -> StepRecord:
+    """The one door from a step's type to the function that does it."""
+    match step:
+        case QuantizeDynamic():
+            from .passes.quantize_dynamic import quantize_dynamic  # noqa: PLC0415 - each technique brings its own heavy tools
+
+            return quantize_dynamic(step, context)
+        case QuantizeStatic():
+            from .passes.quantize_static import quantize_static  # noqa: PLC0415
+
+            return quantize_static(step, context)
+        case Prune():
+            from .passes.prune import prune  # noqa: PLC0415
+
+            return prune(step, context)
+        case _:
+            assert_never(step)
+
+
+def _checked(step: Step, context: StepContext) -> StepRecord:
+    """Run a step, load what it wrote, and record how the scores and the size moved."""
+    from .agreement import change  # noqa: PLC0415 - scipy takes a moment
+
+    record = run_step(step, context)
+    before, after = _session(context.source, context.signature), _session(context.target, context.signature)
+    numbers = change(before, after, context.samples, context.signature, context.where)
+    sizes = {"size_bytes_before": _bytes(context.source), "size_bytes_after": _bytes(context.target)}
+    return msgspec.structs.replace(record, numbers={**record.numbers, **numbers, **sizes})
+
+
+def _parent(
+    model: ModelArtifact | str | Path, store: Store, requests: Requests | None, progress: Progress
+) -> tuple[ModelArtifact, str | None]:
+    """The artifact to start from, and what it was exported from when that just happened."""
+    if isinstance(model, ModelArtifact):
+        return model, None
+    text = str(model)
+    file, colon, factory = text.rpartition(":")
+    if Path(text).is_file():
+        return export(text, name=_name_of(Path(text)), store=store, requests=requests, progress=progress), text
+    if colon and factory.isidentifier() and file:
+        return export(text, name=factory, store=store, requests=requests, progress=progress), text
+    if text.endswith((".pt", ".pt2", ".pth", ".onnx")) and text not in store.names():
+        raise InputError.mismatch(text, expected="a model file", found="nothing", fix="check the path")
+    return store.resolve(model), None
+
+
+def _name_of(path: Path) -> str:
+    try:
+        return check_name(path.stem)
+    except LiftgateError:
+        fix = "export it under another name first: optimize export FILE --name NAME"
+        raise InputError(str(path), "its file name cannot name a model", fix=fix) from None
+
+
+def _session(path: Path, signature: Signature) -> OnnxSession:
+    from ..runtime.onnx_session import OnnxSession, load_onnx  # noqa: PLC0415 - onnxruntime takes a second
+
+    ref = ModelRef(name=path.name, digest="", runtime="onnxruntime", size_bytes=0)
+    return OnnxSession(load_onnx(path, SessionSettings()), signature, ref)
+
+
+def _bytes(path: Path) -> float:
+    return float(sum(file.stat().st_size for file in path.parent.iterdir() if file.name.startswith(path.name)))
+
+
+def _facts(path: Path) -> tuple[int, int]:
+    from .onnx_graph import load, opset_of, parameters_of  # noqa: PLC0415 - onnx takes a second
+
+    model = load(path)
+    return opset_of(model), parameters_of(model)

@@ -1,0 +1,125 @@
+"""A recipe: named steps that make a model faster, as frozen types read from TOML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from ..core.config import explain, read_toml
+from ..core.errors import InputError, UnknownName
+
+_SHIPPED = Path(__file__).parent / "shipped"
+
+Keep = Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)]
+Multiple = Annotated[int, msgspec.Meta(ge=1, le=256)]
+
+
+class QuantizeDynamic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="quantize_dynamic"):
+    """int8 weights for MatMul and Gemm, activations quantized as they come; embedding tables stay as they are.
+
+    `reduce_range` keeps weights to 7 bits: without it, 8-bit weights times 8-bit activations overflow 16-bit sums on x86 CPUs that lack VNNI
+    (ONNX Runtime, docs/performance/model-optimizations/quantization.md), and nobody knows on which CPU an artifact will run. `exclude` names
+    nodes to leave alone.
+    """
+
+    per_channel: bool = True
+    reduce_range: bool = True
+    exclude: tuple[str, ...] = ()
+
+
+class QuantizeStatic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="quantize_static"):
+    """int8 weights and activations with ranges calibrated on requests, by neural-compressor; needs the PyTorch model.
+
+    `exclude` names modules (`mlp.4`) to leave in float.
+    """
+
+    observer: Literal["minmax", "kl"] = "minmax"
+    exclude: tuple[str, ...] = ()
+
+
+class Prune(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="prune"):
+    """Remove the least important hidden units between two linear layers, so that the matrices really become smaller.
+
+    Each hidden layer keeps the share `keep` of its units, rounded up to a multiple of `multiple_of`.
+    """
+
+    keep: Keep
+    multiple_of: Multiple = 8
+    exclude: tuple[str, ...] = ()
+
+
+Step = QuantizeDynamic | QuantizeStatic | Prune
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Steps to apply in order; `name@version` is what a manifest says made the artifact."""
+
+    name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._+-]{0,60}$")]
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    description: str
+    steps: Annotated[tuple[Step, ...], msgspec.Meta(min_length=1)]
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class _Written(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A recipe as it stands in the file, its steps not looked at yet, so that an error can say which one it is about."""
+
+    name: str
+    version: int
+    description: str
+    steps: tuple[dict[str, object], ...]
+
+
+_KINDS: dict[str, type[QuantizeDynamic | QuantizeStatic | Prune]] = {
+    "quantize_dynamic": QuantizeDynamic,
+    "quantize_static": QuantizeStatic,
+    "prune": Prune,
+}
+
+
+def shipped_recipes() -> list[Recipe]:
+    """The recipes that come with liftgate, by name."""
+    return [_read(path) for path in sorted(_SHIPPED.glob("*.toml"))]
+
+
+def read_recipe(name_or_path: str | Path) -> Recipe:
+    """A shipped recipe by name, or one from a TOML file.
+
+    Raises UnknownName for a name that is neither, and for a key that the format lacks: `int8.toml: step 2: unknown key 'wieghts'`.
+    """
+    text = str(name_or_path)
+    if (_SHIPPED / f"{text}.toml").is_file() and "/" not in text:
+        return _read(_SHIPPED / f"{text}.toml")
+    if text.endswith(".toml") or Path(text).is_file():
+        return _read(Path(text))
+    raise UnknownName("recipes", "recipe", text, [path.stem for path in _SHIPPED.glob("*.toml")], fix="or give the path of a .toml file")
+
+
+def _read(path: Path) -> Recipe:
+    where = path.name if path.parent == _SHIPPED else str(path)
+    written = read_toml(path, _Written)
+    steps = tuple(_step(raw, f"{where}: step {number}") for number, raw in enumerate(written.steps, start=1))
+    body = {"name": written.name, "version": written.version, "description": written.description}
+    try:
+        msgspec.convert({**body, "steps": written.steps}, Recipe)
+    except msgspec.ValidationError as error:
+        raise explain(str(error), Recipe, where) from None
+    return Recipe(**body, steps=steps)  # type: ignore[arg-type]  # converted above
+
+
+def _step(raw: dict[str, object], where: str) -> Step:
+    kind = raw.get("kind")
+    if kind is None:
+        raise InputError.mismatch(where, expected=f"a kind ({', '.join(_KINDS)})", found="none")
+    if kind not in _KINDS:
+        raise UnknownName(where, "kind", str(kind), _KINDS)
+    step_type = _KINDS[str(kind)]
+    try:
+        return msgspec.convert(raw, step_type)
+    except msgspec.ValidationError as error:
+        raise explain(str(error), step_type, where) from None
