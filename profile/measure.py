@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 import msgspec
 import numpy as np
 
-from ..core.artifact import ModelArtifact, ModelRef
+from ..core.artifact import ModelRef
 from ..core.progress import Progress, silent
 from ..core.requests import Requests
+from ..core.signature import Signature
 from ..core.store import Store
 from .health import disturbances, drift, read_counters
 from .instance import Placement
@@ -22,7 +23,7 @@ from .launch import WorkerHandle, aside
 from .protocol import Ended, Ready
 from .samples import SampleBlock, Samples
 
-LAUNCHES = 4
+LAUNCHES = 5
 # A round costs a switch between processes; blocks much shorter than this measure the switch.
 _USUAL_BLOCK, _LARGEST_BLOCK, _SMALLEST_BLOCK = 100, 1000, 5
 _FEWEST_ROUNDS, _MOST_ROUNDS = 12, 80
@@ -37,7 +38,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
     ref: ModelRef
     path: Path
-    artifact: ModelArtifact | None = None
+    signature: Signature
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +137,7 @@ def measure(
         samples=samples,
         launches=tuple(told),
         invalid=disturbed + _memory_reasons(told, subjects, placement) + _drift_reasons(samples),
-        candidates=_candidates(subjects, pool),
+        candidates=tuple(pool.candidates(subjects[0].signature)),
         seconds=time.monotonic() - begun,
     )
 
@@ -187,21 +188,12 @@ def _pilot(worker: WorkerHandle, pool: int) -> float:
 def _pool(subjects: Sequence[Subject], requests: Requests, rng: np.random.Generator) -> Requests:
     """The requests to replay: all, or a random thousand of them, or as many as fit 256 MiB once they are tensors."""
     size = min(len(requests), _LARGEST_POOL)
+    few = requests.take(range(min(8, len(requests))))
     for subject in subjects:
-        if subject.artifact is not None:
-            few = requests.take(range(min(8, len(requests))))
-            feeds = list(few.feeds(subject.artifact.manifest.signature))
-            each = sum(array.nbytes for feed in feeds for array in feed.values()) / len(feeds)
-            size = max(1, min(size, int(_POOL_BYTES / max(each, 1))))
+        feeds = list(few.feeds(subject.signature))
+        each = sum(array.nbytes for feed in feeds for array in feed.values()) / len(feeds)
+        size = max(1, min(size, int(_POOL_BYTES / max(each, 1))))
     return requests if size == len(requests) else requests.take(np.sort(rng.choice(len(requests), size, replace=False)).tolist())
-
-
-def _candidates(subjects: Sequence[Subject], pool: Requests) -> tuple[int, ...]:
-    """Candidates of every replayed request, as the first model with a known signature counts them."""
-    for subject in subjects:
-        if subject.artifact is not None:
-            return tuple(pool.candidates(subject.artifact.manifest.signature))
-    return tuple(len(v) for v in pool.labels or [])
 
 
 def _memory_reasons(told: Sequence[Launch], subjects: Sequence[Subject], placement: Placement) -> tuple[str, ...]:

@@ -156,7 +156,8 @@ def absolute_gate(launches: Launches, p: float, limit_ms: float, alpha: float) -
     """Is quantile `p` at most `limit_ms`: exact binomial test of the share above it, at the effective sample size.
 
     Clopper-Pearson bounds at one-sided `alpha` with n and count divided by the design effect; the effect is the larger of those at the
-    limit and at the sample's own quantile, because without a request above the limit the former says nothing.
+    limit and at the sample's own quantile, because without a request above the limit the former says nothing. Enough rounds without any
+    request above the limit (59 for p95 at 5 %, 299 for p99) pass whatever happens inside a round.
     """
     blocks = [b for launch in launches for b in launch]
     if len(blocks) < FEWEST_BLOCKS:
@@ -169,7 +170,8 @@ def absolute_gate(launches: Launches, p: float, limit_ms: float, alpha: float) -
     above = np.count_nonzero(pooled > limit_ns) / effect
     high = 1.0 if above >= n else float(stats.beta.ppf(1 - alpha, above + 1, n - above))
     p_fail = 1.0 if above == 0 else float(stats.beta.cdf(allowed, above, n - above + 1))
-    if high <= allowed:
+    dirty = sum(bool((b > limit_ns).any()) for b in blocks)
+    if high <= allowed or (dirty == 0 and 1 - alpha ** (1 / len(blocks)) <= allowed):
         return Decision(outcome=Outcome.PASS, p_fail=p_fail)
     if p_fail < alpha:
         return Decision(outcome=Outcome.FAIL, p_fail=p_fail)

@@ -1,0 +1,161 @@
+"""`compare`: a control and its treatments side by side, on instances and on labelled requests, judged by a budget."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from ..core.artifact import ModelArtifact
+from ..core.errors import InputError
+from ..core.machine import this_machine, tool_versions
+from ..core.progress import Progress, silent
+from ..core.requests import Requests
+from ..core.store import Store
+from ..quality.evaluate import METRICS, Evaluation, PairedPart, evaluate_users, pair
+from .budget import Budget, read_budget
+from .inputs import Model, check_duration, check_segments, load_placements, load_requests, load_subjects
+from .instance import LOCAL
+from .judge import Evidence, verdict
+from .measure import LAUNCHES, Run, Subject, measure
+from .result import Candidate, Comparison
+from .run_folder import write_run
+from .summary import summarize
+
+
+def compare(
+    control: Model,
+    *treatments: Model,
+    requests: Path | Requests | None = None,
+    budget: Path | Budget | None = None,
+    instances: Sequence[str] = (LOCAL,),
+    metrics: Sequence[str] = METRICS,
+    seconds: float = 20.0,
+    launches: int = LAUNCHES,
+    seed: int = 0,
+    store: Store | None = None,
+    run_dir: Path | None = None,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> Comparison:
+    """Latency (about `seconds` per instance), ranking quality, and the verdict on every treatment.
+
+    Without `requests` they are generated from the control's signature, and quality stays empty; without `budget` nothing is judged.
+    Instances that the budget's gates name are measured, too. With `run_dir`, `comparison.json`, `samples.parquet` and
+    `quality_per_user.parquet` are written there. Raises InputError for whatever the user gave wrong before anything is measured,
+    RunFailed when a worker dies.
+    """
+    begun, started_at = time.monotonic(), datetime.now(UTC)
+    if not treatments:
+        raise InputError.mismatch("compare", expected="a control and at least one treatment", found="one model")
+    check_duration(seconds, launches)
+    store = store or Store.default()
+    judged = read_budget(budget) if isinstance(budget, Path) else budget
+    placements = load_placements((*instances, *(judged.instances if judged else ())), threads)
+    subjects = load_subjects((control, *treatments), store)
+    asked = load_requests(requests, subjects, seed)
+    check_segments(judged, asked)
+    evaluations = _evaluate_all(subjects, asked, metrics=_metrics(metrics, judged), seed=seed, store=store, progress=progress)
+    runs = {}
+    for at in placements:
+        run = measure(subjects, asked, at, seconds=seconds, launches=launches, seed=seed, store=store, progress=progress)
+        runs[at.instance.name] = run
+    pairs = [pair(evaluations[0], other) for other in evaluations[1:]] or [()] * len(treatments)
+    result = Comparison(
+        control=subjects[0].ref,
+        candidates=tuple(_candidate(number, subjects, runs, parts, judged) for number, parts in enumerate(pairs, start=1)),
+        requests=asked.ref,
+        instances=tuple(summarize(run, subjects) for run in runs.values()),
+        quality=tuple(e.quality() for e in evaluations),
+        budget=judged.source if judged else None,
+        machine=this_machine(),
+        tools=tool_versions(),
+        seed=seed,
+        started_at=started_at.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - begun, 3),
+        command=_command(
+            (control, *treatments),
+            requests=asked,
+            budget=judged,
+            instances=instances,
+            seconds=seconds,
+            launches=launches,
+            seed=seed,
+            threads=threads,
+        ),
+        notes=_notes(asked, judged),
+    )
+    if run_dir is not None:
+        write_run(run_dir, result, list(runs.values()), evaluations)
+    return result
+
+
+def _metrics(metrics: Sequence[str], budget: Budget | None) -> tuple[str, ...]:
+    """What was asked for and what gates speak about, each once."""
+    return tuple(dict.fromkeys((*metrics, *(budget.quality_metrics if budget else ()))))
+
+
+def _evaluate_all(
+    subjects: Sequence[Subject], requests: Requests, *, metrics: Sequence[str], seed: int, store: Store, progress: Progress
+) -> list[Evaluation]:
+    """Per-user quality of every model; empty when the requests carry no labels."""
+    if requests.labels is None:
+        return []
+    found = []
+    for subject in subjects:
+        evaluation = evaluate_users(subject.path, requests, metrics=metrics, seed=seed, store=store, progress=progress)
+        found.append(msgspec.structs.replace(evaluation, model=subject.ref))
+    return found
+
+
+def _candidate(
+    number: int, subjects: Sequence[Subject], runs: dict[str, Run], parts: tuple[PairedPart, ...], budget: Budget | None
+) -> Candidate:
+    treatment = subjects[number].ref
+    evidence = Evidence(control=subjects[0].ref, treatment=treatment, model=number, runs=runs, quality=parts)
+    return Candidate(
+        model=treatment,
+        quality=tuple(part.change() for part in parts),
+        verdict=verdict(budget, evidence) if budget is not None else None,
+    )
+
+
+def _command(
+    models: Sequence[Model],
+    *,
+    requests: Requests,
+    budget: Budget | None,
+    instances: Sequence[str],
+    seconds: float,
+    launches: int,
+    seed: int,
+    threads: int | None,
+) -> str:
+    """The command that repeats this comparison."""
+    words = ["profile", "compare", *(m.manifest.name if isinstance(m, ModelArtifact) else str(m) for m in models)]
+    if not requests.ref.generated:
+        words += ["--requests", requests.source]
+    if budget is not None:
+        words += ["--budget", budget.source]
+    for name in instances:
+        words += ["--instance", name] if tuple(instances) != (LOCAL,) else []
+    words += ["--seconds", f"{seconds:g}", "--launches", str(launches), "--seed", str(seed)]
+    words += ["--threads", str(threads)] if threads is not None else []
+    return shlex.join(words)
+
+
+def _notes(requests: Requests, budget: Budget | None) -> tuple[str, ...]:
+    """What a reader must know before believing the numbers."""
+    notes = []
+    if requests.ref.generated:
+        notes.append(f"no requests were given: {requests.ref.note}; real traffic will differ")
+    if requests.labels is None:
+        notes.append("the requests carry no labels, so ranking quality was not judged")
+    if budget is None:
+        notes.append("no budget was given, so nothing was judged")
+    notes.append("latency is service time of one request at a time (closed loop), without network, features or queueing")
+    return tuple(notes)

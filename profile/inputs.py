@@ -1,0 +1,79 @@
+"""What a person asks to have measured, resolved and checked before anything is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..core import columns
+from ..core.artifact import ModelArtifact
+from ..core.errors import InputError, UnknownName
+from ..core.requests import Requests
+from ..core.store import Store
+from ..runtime.session import SessionSettings, open_session
+from .budget import Budget
+from .generate import requests_from_signature
+from .instance import Placement, find_instance, place
+from .measure import Subject
+
+Model = str | Path | ModelArtifact
+
+
+def check_duration(seconds: float, launches: int) -> None:
+    """Raise InputError unless something can be measured in that time."""
+    if not 0 < seconds <= 24 * 3600:
+        raise InputError.mismatch("--seconds", expected="more than 0 and at most a day", found=f"{seconds:g}")
+    if not 1 <= launches <= 1000:
+        raise InputError.mismatch("--launches", expected="1 to 1000", found=str(launches))
+
+
+def load_subjects(models: Sequence[Model], store: Store) -> list[Subject]:
+    """Resolve every model; equal names are numbered (`v1.0 (2)`), as results are told apart by name."""
+    subjects = [_subject(model, store) for model in models]
+    seen: Counter[str] = Counter()
+    named = []
+    for subject in subjects:
+        seen[subject.ref.name] += 1
+        count = seen[subject.ref.name]
+        name = subject.ref.name if count == 1 else f"{subject.ref.name} ({count})"
+        named.append(msgspec.structs.replace(subject, ref=msgspec.structs.replace(subject.ref, name=name)))
+    return named
+
+
+def _subject(model: Model, store: Store) -> Subject:
+    if not isinstance(model, ModelArtifact) and Path(model).is_file():
+        session = open_session(model, SessionSettings(), store=store)
+        return Subject(ref=session.ref, path=Path(model).absolute(), signature=session.signature)
+    artifact = model if isinstance(model, ModelArtifact) else store.resolve(model)
+    return Subject(ref=artifact.ref(), path=artifact.path.absolute(), signature=artifact.manifest.signature)
+
+
+def load_requests(requests: Path | Requests | None, subjects: Sequence[Subject], seed: int) -> Requests:
+    """The requests to use, checked against every model's signature; generated from the first one's when there are none."""
+    if requests is None:
+        requests = requests_from_signature(subjects[0].signature, seed=seed)
+    elif isinstance(requests, Path):
+        requests = Requests.read(requests)
+    for subject in subjects:
+        requests.check(subject.signature)
+    return requests
+
+
+def load_placements(names: Sequence[str], threads: int | None) -> list[Placement]:
+    """How to imitate every named instance, each once."""
+    return [place(find_instance(name), threads=threads) for name in dict.fromkeys(names)]
+
+
+def check_segments(budget: Budget | None, requests: Requests) -> None:
+    """A mistyped segment in a budget is an error, not a gate that can never be decided."""
+    if budget is None or requests.labels is None:
+        return
+    known = {columns.ALL_SEGMENTS, *(requests.segments or [])}
+    for number, gate in enumerate(budget.gates, start=1):
+        if gate.segment is not None and gate.segment not in known:
+            raise UnknownName(
+                f"{budget.source}: gate {number}", "segment", gate.segment, known, fix=f"segments are those of {requests.source}"
+            )

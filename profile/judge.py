@@ -1,0 +1,193 @@
+"""From measurements and a budget to findings: every gate's outcome with its reason.
+
+PASS needs every gate to pass, so it needs no correction; FAIL of any gate decides, so p-values of failing are Holm-adjusted over the gates.
+A number emulated for an instance may fail an absolute gate but pass it only if the gate says `allow = "emulated"`: a wrong FAIL costs a run
+on the real machine, a wrong PASS an outage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from ..core.artifact import ModelRef
+from ..core.estimate import Estimate
+from ..core.verdict import Finding, Outcome, Verdict, judge
+from ..quality.evaluate import PairedPart
+from .budget import LATENCY, Budget, Gate, Max, MaxDrop, MaxRegress
+from .measure import Run
+from .statistics import Decision, absolute_gate, holm, mean_gate, paired_ratio, quantile_estimate, resampled_gate, t_interval
+
+# Percentile intervals of a mean over fewer users cover too rarely to decide on.
+FEWEST_USERS = 20
+FEWEST_LAUNCHES = 3
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known about one treatment against the control: `model` is its number in every run, the control is 0."""
+
+    control: ModelRef
+    treatment: ModelRef
+    model: int
+    runs: Mapping[str, Run]
+    quality: tuple[PairedPart, ...]
+
+
+class _Ruling(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision and the sentence about it, before gates are looked at together."""
+
+    decision: Decision
+    found: str
+    limit: str
+    upper: bool
+    tail: str = ""
+
+
+def verdict(budget: Budget, evidence: Evidence) -> Verdict | None:
+    """One finding per gate, in the budget's order."""
+    rulings = [_rule(gate, evidence) for gate in budget.gates]
+    tested = [i for i, ruling in enumerate(rulings) if ruling.decision.p_fail is not None]
+    adjusted = dict(zip(tested, holm([rulings[i].decision.p_fail or 0.0 for i in tested]), strict=True))
+    pairs = enumerate(zip(budget.gates, rulings, strict=True))
+    return judge(_finding(gate, ruling, adjusted.get(i), len(tested)) for i, (gate, ruling) in pairs)
+
+
+def _finding(gate: Gate, ruling: _Ruling, adjusted: float | None, family: int) -> Finding:
+    decision, outcome = ruling.decision, ruling.decision.outcome
+    why = decision.why
+    if outcome is Outcome.FAIL and adjusted is not None and adjusted >= gate.alpha:
+        outcome, why = Outcome.UNDECIDED, f"fails alone, not after Holm's correction over {family} gates (p = {adjusted:.3g})"
+    sign = {Outcome.PASS: "<=" if ruling.upper else ">=", Outcome.FAIL: ">" if ruling.upper else "<"}.get(outcome, "against")
+    reason = why if outcome is Outcome.INVALID or not ruling.found else f"{ruling.found} {sign} {ruling.limit}{ruling.tail}"
+    if outcome is Outcome.UNDECIDED:
+        reason = f"{reason}: {why}" if why and ruling.found else reason
+        reason += _more(decision.more, ruling.tail)
+    elif why and outcome is not Outcome.INVALID and ruling.found:
+        reason += f"; {why}"
+    return Finding(outcome=outcome, gate=gate.name, reason=f"{gate.metric} {reason}", level=gate.level)
+
+
+def _more(more: float | None, tail: str) -> str:
+    """How much more data would decide, in words."""
+    if more is None or more <= 1.0:
+        return ""
+    unit = "time (--seconds)" if " on " in tail else "users"
+    if more >= 1000:
+        return f"; not decidable with a reasonable amount of {unit}"
+    return f"; about {more:.0f} times the {unit} would decide" if more >= 10 else f"; about {more:.1f} times the {unit} would decide"
+
+
+def _rule(gate: Gate, evidence: Evidence) -> _Ruling:
+    if gate.is_quality:
+        return _rule_quality(gate, evidence.quality)
+    if gate.instance is None:
+        return _rule_size(gate, evidence)
+    run = evidence.runs[gate.instance]
+    tail = f" on {gate.instance} ({run.placement.label})"
+    if run.invalid:
+        decision = Decision(outcome=Outcome.INVALID, p_fail=None, why=f"cannot be trusted{tail}: {'; '.join(run.invalid)}")
+        return _Ruling(decision=decision, found="", limit=gate.limit.text, upper=True)
+    ruling = _rule_latency(gate, evidence, run) if gate.metric in LATENCY else _rule_launches(gate, evidence, run)
+    timed = isinstance(gate.limit, Max) and gate.metric != "memory"
+    if timed and ruling.decision.outcome is Outcome.PASS and run.placement.label != "measured" and not gate.emulated_may_pass:
+        why = 'an emulated number may only pass an absolute limit with allow = "emulated"'
+        decision = msgspec.structs.replace(ruling.decision, outcome=Outcome.UNDECIDED, why=why, more=None)
+        return msgspec.structs.replace(ruling, decision=decision, tail=tail)
+    return msgspec.structs.replace(ruling, tail=tail)
+
+
+def _rule_latency(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
+    p, treatment = LATENCY[gate.metric], run.samples.of(evidence.model)
+    if isinstance(gate.limit, Max):
+        estimate = quantile_estimate(treatment, p, 1 - 2 * gate.alpha)
+        decision = absolute_gate(treatment, p, gate.limit.value, gate.alpha)
+        return _Ruling(decision=decision, found=_ms(estimate), limit=gate.limit.text, upper=True)
+    paired = paired_ratio(run.samples.of(0), treatment, p)
+    decision = mean_gate(np.asarray(paired.units), math.log1p(gate.limit.value), gate.alpha)
+    return _ratio_ruling(paired.estimate(1 - 2 * gate.alpha), decision, gate, evidence.control)
+
+
+def _rule_launches(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
+    """Metrics with one value per launch: cold start (load and first request) in ms, memory in bytes; averages of logs when relative."""
+    control, treatment = (_per_launch(gate.metric, run, model) for model in (0, evidence.model))
+    scale, unit = (1.0, "ms") if gate.metric == "cold_start" else (2.0**20, "MiB")
+    if isinstance(gate.limit, Max):
+        values, limit = treatment, gate.limit.value
+    else:
+        values, limit = np.log(treatment / control), math.log1p(gate.limit.value)
+    if len(values) < FEWEST_LAUNCHES:
+        decision = Decision(outcome=Outcome.UNDECIDED, p_fail=None, why=f"needs at least {FEWEST_LAUNCHES} launches, has {len(values)}")
+    else:
+        decision = mean_gate(values, limit, gate.alpha)
+    value, low, high = t_interval(values, 1 - 2 * gate.alpha)
+    if isinstance(gate.limit, Max):
+        number, interval = _number(Estimate(value=value, low=low, high=high, n=len(values), level=1 - 2 * gate.alpha), 1 / scale)
+        return _Ruling(decision=decision, found=f"{number} {unit} {interval}", limit=gate.limit.text, upper=True)
+    bounds = [None if v is None else math.exp(v) for v in (value, low, high)]
+    ratio = Estimate(value=bounds[0], low=bounds[1], high=bounds[2], n=len(values), level=1 - 2 * gate.alpha)
+    return _ratio_ruling(ratio, decision, gate, evidence.control)
+
+
+def _per_launch(metric: str, run: Run, model: int) -> np.ndarray:
+    mine = [launch for launch in run.launches if launch.model == model]
+    if metric == "memory":
+        return np.asarray([launch.ended.memory_bytes for launch in mine], dtype=np.float64)
+    return np.asarray([(launch.ready.load_ns + launch.ready.first_request_ns) / 1e6 for launch in mine])
+
+
+def _rule_size(gate: Gate, evidence: Evidence) -> _Ruling:
+    """Size is counted, not measured: no interval, never undecided."""
+    size, base = evidence.treatment.size_bytes, evidence.control.size_bytes
+    relative = isinstance(gate.limit, MaxRegress)
+    limit = base * (1 + gate.limit.value) if relative else gate.limit.value
+    found = f"{size / 2**20:.2f} MiB" + (f" ({size / base:.3f} of {evidence.control.name})" if relative and base else "")
+    decision = Decision(outcome=Outcome.PASS if size <= limit else Outcome.FAIL, p_fail=None)
+    text = f"{1 + gate.limit.value:.4g} x {evidence.control.name}" if relative else gate.limit.text
+    return _Ruling(decision=decision, found=found, limit=text, upper=True)
+
+
+def _rule_quality(gate: Gate, parts: Sequence[PairedPart]) -> _Ruling:
+    part = next((p for p in parts if (p.metric, p.segment) == (gate.metric, gate.segment)), None)
+    if part is None:
+        why = (
+            "cannot be judged: the requests carry no labels"
+            if not parts
+            else f"cannot be judged: no request is in segment '{gate.segment}'"
+        )
+        return _Ruling(decision=Decision(outcome=Outcome.UNDECIDED, p_fail=None, why=why), found="", limit=gate.limit.text, upper=False)
+    relative = isinstance(gate.limit, MaxDrop)
+    resampled = part.paired.ratio if relative else part.paired.treatment
+    floor = 1 - gate.limit.value if relative else gate.limit.value
+    estimate = resampled.estimate(1 - 2 * gate.alpha)
+    if resampled.value is None or resampled.users < FEWEST_USERS or not len(resampled.draws):
+        why = f"needs at least {FEWEST_USERS} users whose ranking can be judged, has {resampled.users}"
+        decision = Decision(outcome=Outcome.UNDECIDED, p_fail=None, why=why)
+    else:
+        decision = resampled_gate(resampled.value, resampled.draws, floor, gate.alpha, resampled.users)
+    return _Ruling(
+        decision=decision,
+        found=f"ratio {estimate.text(4)}" if relative else estimate.text(4),
+        limit=f"{floor:.6g}" if relative else gate.limit.text,
+        upper=False,
+        tail=f" for {gate.segment} ({resampled.users} users)" if gate.segment != "all" else f" ({resampled.users} users)",
+    )
+
+
+def _ratio_ruling(estimate: Estimate, decision: Decision, gate: Gate, control: ModelRef) -> _Ruling:
+    return _Ruling(decision=decision, found=f"ratio {estimate.text(3)}", limit=f"{1 + gate.limit.value:.4g} x {control.name}", upper=True)
+
+
+def _ms(estimate: Estimate) -> str:
+    number, interval = _number(estimate, 1.0)
+    return f"{number} ms {interval}"
+
+
+def _number(estimate: Estimate, scale: float) -> tuple[str, str]:
+    """Value and `[low, high]` with three telling digits."""
+    size = abs(estimate.value or 1.0) * scale
+    digits = max(0, 2 - math.floor(math.log10(size))) if size > 0 else 0
+    number, _, interval = estimate.text(digits, scale).partition(" ")
+    return number, interval

@@ -1,0 +1,44 @@
+"""The folder of a comparison: its result, its raw samples, and every user's quality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..core.files import new_file, write_atomically
+from ..quality.evaluate import Evaluation
+from .measure import Run
+from .result import Comparison
+from .samples import write_samples
+
+COMPARISON_FILE = "comparison.json"
+SAMPLES_FILE = "samples.parquet"
+QUALITY_FILE = "quality_per_user.parquet"
+
+
+def write_run(folder: Path, result: Comparison, runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> None:
+    """All files of a run; the result comes last, so a folder with one is complete."""
+    write_samples([run.samples for run in runs], folder / SAMPLES_FILE)
+    if evaluations:
+        with new_file(folder / QUALITY_FILE) as temporary:
+            pq.write_table(pa.concat_tables([_per_user_table(e) for e in evaluations]), temporary, compression="zstd")
+    write_atomically(folder / COMPARISON_FILE, msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+
+
+def _per_user_table(evaluation: Evaluation) -> pa.Table:
+    """One row per metric, segment and user."""
+    sizes = [len(p.per_user.users) for p in evaluation.parts]
+    return pa.table(
+        {
+            "model": pa.array([evaluation.model.name] * sum(sizes), type=pa.string()),
+            "metric": pa.array(np.repeat([p.per_user.metric for p in evaluation.parts], sizes).tolist(), type=pa.string()),
+            "segment": pa.array(np.repeat([p.segment for p in evaluation.parts], sizes).tolist(), type=pa.string()),
+            "user_id": pa.array([u for p in evaluation.parts for u in p.per_user.users], type=pa.string()),
+            "value": pa.array(np.concatenate([p.per_user.values for p in evaluation.parts]), type=pa.float64()),
+        }
+    )
