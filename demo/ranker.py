@@ -1,0 +1,87 @@
+"""The demo's rankers: v1.0 scores an item for a user from pooled history; v1.1 adds attention over the history and a wider top.
+
+Both take rows, as training code writes them: `user` int64 [rows], `history` int64 [rows, history] (0 is padding, latest last) and `item`
+int64 [rows]; they give `score` float32 [rows], a logit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class Ranker(nn.Module):
+    """v1.0: embeddings of user and item, mean of the history's item embeddings, an MLP on top."""
+
+    def __init__(self, *, users: int, items: int, dim: int, hidden: tuple[int, int]) -> None:
+        super().__init__()
+        self.user = nn.Embedding(users + 1, dim)
+        self.item = nn.Embedding(items + 1, dim, padding_idx=0)
+        self.bias = nn.Embedding(items + 1, 1)
+        widths = (4 * dim, *hidden)
+        first, second, last = nn.Linear(widths[0], widths[1]), nn.Linear(widths[1], widths[2]), nn.Linear(widths[2], 1)
+        self.top = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
+        nn.init.normal_(self.user.weight, std=0.05)
+        nn.init.normal_(self.item.weight, std=0.05)
+        nn.init.zeros_(self.item.weight[0:1].detach())
+        nn.init.zeros_(self.bias.weight)
+
+    def forward(self, user: torch.Tensor, history: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+        """Scores [rows]."""
+        seen = self.item(history)
+        target = self.item(item)
+        features = [self.user(user), target, *self.read_history(seen, history, target)]
+        score: torch.Tensor = self.top(torch.cat(features, dim=-1)) + self.bias(item)
+        return score.squeeze(-1)
+
+    def read_history(self, seen: torch.Tensor, history: torch.Tensor, target: torch.Tensor) -> list[torch.Tensor]:
+        """Features of the history: its mean [rows, dim], and the mean times the target."""
+        known = (history != 0).unsqueeze(-1).to(seen.dtype)
+        pooled = (seen * known).sum(dim=1) / known.sum(dim=1).clamp(min=1.0)
+        return [pooled, pooled * target]
+
+
+class AttentiveRanker(Ranker):
+    """v1.1: also weighs each item of the history by how it relates to the candidate (target attention), with a wider top."""
+
+    def __init__(self, *, users: int, items: int, dim: int, hidden: tuple[int, int], attention: int) -> None:
+        super().__init__(users=users, items=items, dim=dim, hidden=hidden)
+        self.top[0] = nn.Linear(5 * dim, hidden[0])
+        self.attention = nn.Sequential(nn.Linear(3 * dim, attention), nn.ReLU(), nn.Linear(attention, 1))
+
+    def read_history(self, seen: torch.Tensor, history: torch.Tensor, target: torch.Tensor) -> list[torch.Tensor]:
+        """Also the attended history [rows, dim]: weights from an MLP on (seen, target, seen * target), softmax over known items."""
+        beside = target.unsqueeze(1).expand_as(seen)
+        weight = self.attention(torch.cat([seen, beside, seen * beside], dim=-1))
+        weight = torch.softmax(weight.masked_fill((history == 0).unsqueeze(-1), -1e9), dim=1)
+        return [*super().read_history(seen, history, target), (weight * seen).sum(dim=1)]
+
+
+def grow(base: Ranker, *, hidden: tuple[int, int], attention: int) -> AttentiveRanker:
+    """v1.1 with v1.0's weights, giving v1.0's scores until it is trained further.
+
+    The top is widened so that the function is kept (after Net2Net, Chen et al. 2015, arXiv:1511.05641): new units get fresh incoming and
+    zero outgoing weights, and the attended history enters through zero weights.
+    """
+    users, dim = base.user.num_embeddings - 1, base.user.embedding_dim
+    grown = AttentiveRanker(users=users, items=base.item.num_embeddings - 1, dim=dim, hidden=hidden, attention=attention)
+    with torch.no_grad():
+        for name in ("user", "item", "bias"):
+            getattr(grown, name).weight.copy_(getattr(base, name).weight)
+        for place in (0, 2, 4):
+            _widen(_linear(base.top, place), _linear(grown.top, place))
+    return grown
+
+
+def _linear(layers: nn.Sequential, place: int) -> nn.Linear:
+    layer = layers[place]
+    if not isinstance(layer, nn.Linear):
+        raise AssertionError(f"layer {place} of the top is a {type(layer).__name__}")
+    return layer
+
+
+def _widen(old: nn.Linear, new: nn.Linear) -> None:
+    """Old units keep their weights and ignore new inputs; new units keep their fresh ones."""
+    new.weight[: old.out_features, : old.in_features].copy_(old.weight)
+    new.weight[: old.out_features, old.in_features :].zero_()
+    new.bias[: old.out_features].copy_(old.bias)
