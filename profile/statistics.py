@@ -92,7 +92,8 @@ def _overdispersion(counts: Floats) -> float:
 def quantile_estimate(launches: Launches, p: float, level: float = 0.95) -> Estimate:
     """Quantile `p` of all requests in ms, with an interval of order statistics at the effective sample size; `n` counts rounds.
 
-    A bound whose order statistic lies outside the sample is None (Conover 1999, section 3.2, with n divided by the design effect).
+    Ranks are those of Conover (1999, section 3.2) with n divided by the design effect. Where they lie outside the sample because processes
+    differ more than requests, the spread of the launches' own quantiles gives the interval; a bound that neither can give is None.
     """
     rounds = sum(len(blocks) for blocks in launches)
     pooled = np.sort(np.concatenate([b for blocks in launches for b in blocks]))
@@ -104,8 +105,28 @@ def quantile_estimate(launches: Launches, p: float, level: float = 0.95) -> Esti
         below, above = float(stats.binom.ppf((1 - level) / 2, int(n), p)), float(stats.binom.ppf((1 + level) / 2, int(n), p)) + 1
         low = _at_rank(pooled, below / n) if below >= 1 else None
         high = _at_rank(pooled, above / n) if above <= n else None
+        if low is None or high is None:
+            low, high = _between_launches(launches, p, value, level) or (low, high)
     ms = [None if v is None else v / 1e6 for v in (value, low, high)]
     return Estimate(value=ms[0], low=ms[1], high=ms[2], n=rounds, level=level)
+
+
+def _between_launches(launches: Launches, p: float, value: float, level: float) -> tuple[float, float] | None:
+    """`value` times and divided by exp(t s / sqrt(launches)), s of the launches' log quantiles.
+
+    None when there are too few launches for quantile `p` of *them*: five processes tell about the median process, not about the worst in 20.
+    """
+    pooled = [np.concatenate(list(blocks)) for blocks in launches]
+    if min(len(pooled), *map(len, pooled)) < max(3, _requests_for(p)):
+        return None
+    logs = np.log([float(np.quantile(launch, p)) for launch in pooled])
+    half = float(stats.t.ppf((1 + level) / 2, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs)))
+    return value * math.exp(-half), value * math.exp(half)
+
+
+def _requests_for(p: float) -> int:
+    """The fewest requests of which quantile `p` says more than their minimum or maximum would."""
+    return math.ceil(1 / min(p, 1 - p) - 1e-9)
 
 
 def _at_rank(ordered: Nanoseconds, share: float) -> float:
@@ -139,7 +160,7 @@ def _f_test(groups: Sequence[Sequence[float]]) -> float:
 
 def _log_ratios(control: Sequence[Nanoseconds], treatment: Sequence[Nanoseconds], p: float) -> list[float]:
     """Log ratio of quantile `p` for every join of rounds that is large enough for it."""
-    needed = math.ceil(1 / (1 - p) - 1e-9)
+    needed = _requests_for(p)
     found = []
     a: list[Nanoseconds] = []
     b: list[Nanoseconds] = []
@@ -156,8 +177,8 @@ def absolute_gate(launches: Launches, p: float, limit_ms: float, alpha: float) -
     """Is quantile `p` at most `limit_ms`: exact binomial test of the share above it, at the effective sample size.
 
     Clopper-Pearson bounds at one-sided `alpha` with n and count divided by the design effect; the effect is the larger of those at the
-    limit and at the sample's own quantile, because without a request above the limit the former says nothing. Enough rounds without any
-    request above the limit (59 for p95 at 5 %, 299 for p99) pass whatever happens inside a round.
+    limit and at the sample's own quantile, because without a request above the limit the former says nothing. A sample far below the
+    limit passes as well (`_surely_below`), however much its requests depend on each other.
     """
     blocks = [b for launch in launches for b in launch]
     if len(blocks) < FEWEST_BLOCKS:
@@ -170,8 +191,7 @@ def absolute_gate(launches: Launches, p: float, limit_ms: float, alpha: float) -
     above = np.count_nonzero(pooled > limit_ns) / effect
     high = 1.0 if above >= n else float(stats.beta.ppf(1 - alpha, above + 1, n - above))
     p_fail = 1.0 if above == 0 else float(stats.beta.cdf(allowed, above, n - above + 1))
-    dirty = sum(bool((b > limit_ns).any()) for b in blocks)
-    if high <= allowed or (dirty == 0 and 1 - alpha ** (1 / len(blocks)) <= allowed):
+    if high <= allowed or _surely_below(launches, p, limit_ns, alpha):
         return Decision(outcome=Outcome.PASS, p_fail=p_fail)
     if p_fail < alpha:
         return Decision(outcome=Outcome.FAIL, p_fail=p_fail)
@@ -179,6 +199,21 @@ def absolute_gate(launches: Launches, p: float, limit_ms: float, alpha: float) -
     clean = math.log(alpha) / math.log(1 - allowed)
     needed = clean if above == 0 else _needed(math.sqrt(share * (1 - share)), allowed - share, alpha)
     return Decision(outcome=Outcome.UNDECIDED, p_fail=p_fail, more=None if needed is None else max(needed / n, 1.0))
+
+
+def _surely_below(launches: Launches, p: float, limit_ns: float, alpha: float) -> bool:
+    """Whether enough rounds are clean, and the launches' worst requests far enough from the limit, that share p of both is below it.
+
+    Rounds without any request above: (p)^rounds <= alpha (59 for p95 at 5 %). Launches: the normal one-sided tolerance bound of their log
+    maxima, mean + k s with k from the noncentral t (Hahn and Meeker 1991, section 4.6).
+    """
+    blocks = [b for launch in launches for b in launch]
+    if any((b > limit_ns).any() for b in blocks) or p ** len(blocks) > alpha or len(launches) < 3:
+        return False
+    maxima = np.log([max(float(b.max()) for b in launch) for launch in launches])
+    count = len(maxima)
+    k = float(stats.nct.ppf(1 - alpha, count - 1, stats.norm.ppf(p) * math.sqrt(count))) / math.sqrt(count)
+    return float(maxima.mean() + k * maxima.std(ddof=1)) <= math.log(limit_ns)
 
 
 def mean_gate(values: Floats, limit: float, alpha: float) -> Decision:

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
-
 from liftgate.quality.bootstrap import mean_over_users, paired_over_users
+from scipy import stats
 
 
 def test_the_interval_of_a_mean_agrees_with_scipys_bootstrap() -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from liftgate.core.artifact import ModelRef
 from liftgate.core.errors import InputError
 from liftgate.core.requests import Requests
@@ -80,12 +79,12 @@ def test_requests_without_labels_are_refused() -> None:
 
 
 def test_nan_scores_are_an_error_that_names_the_request() -> None:
-    with pytest.raises(InputError, match="request 'r1'.*expected finite scores, found 3 of 3"):
+    with pytest.raises(InputError, match=r"request 'r1'.*expected finite scores, found 3 of 3"):
         evaluate(Affine(float("nan")), requests())
 
 
 def test_labels_of_another_length_are_an_error_that_names_the_request() -> None:
-    with pytest.raises(InputError, match="request 'r2'.*expected 2 labels"):
+    with pytest.raises(InputError, match=r"request 'r2'.*expected 2 labels"):
         evaluate(Affine(1.0), requests(label=[[1, 0, 0], [0, 1, 0], [1, 0]]))
 
 

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-
 from liftgate.core.errors import InputError, UnknownName
 from liftgate.quality.metrics import AUC, NDCG, Ranking, parse_metric
 

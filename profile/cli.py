@@ -1,0 +1,251 @@
+"""`profile`: measure models side by side, and judge them by a budget."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..console import JsonOption, StoreOption, door, progress_bar, say, write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..core.store import Store
+    from .result import Comparison
+
+app = typer.Typer(
+    name="profile",
+    help="Measure models side by side and judge them by a budget.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+_MODEL_HELP = "A name in the store, an artifact folder, or a torch.export archive."
+ControlArgument = Annotated[str, typer.Argument(metavar="CONTROL", help=_MODEL_HELP)]
+RequestsOption = Annotated[
+    Path | None, typer.Option("--requests", metavar="FILE", help="requests.parquet; without it requests are generated from the signature.")
+]
+BudgetOption = Annotated[Path | None, typer.Option("--budget", metavar="FILE", help="budget.toml; without it nothing is judged.")]
+InstanceOption = Annotated[list[str] | None, typer.Option("--instance", metavar="NAME", help="Repeatable. Default: local.")]
+MetricOption = Annotated[list[str] | None, typer.Option("--metric", metavar="NAME", help="Repeatable. Default: ndcg@10 and auc.")]
+SecondsOption = Annotated[float, typer.Option("--seconds", help="About how long to measure each instance.")]
+LaunchesOption = Annotated[int, typer.Option("--launches", help="Fresh processes per model.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of orders, samples and resampling.", min=0)]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Default: one per core of the instance.", min=1)]
+OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where results go. Default: in the store.")]
+
+
+class Undecided(StrEnum):
+    """What an undecided gate does to the exit code."""
+
+    fail = "fail"
+    warn = "warn"
+
+
+@app.command("compare")
+@door
+def compare_command(
+    control: ControlArgument,
+    treatments: Annotated[list[str], typer.Argument(metavar="TREATMENT...", help="One or more models to compare with it.")],
+    requests: RequestsOption = None,
+    budget: BudgetOption = None,
+    instance: InstanceOption = None,
+    metric: MetricOption = None,
+    seconds: SecondsOption = 20.0,
+    launches: LaunchesOption = 5,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
+    out: OutOption = None,
+    store: StoreOption = None,
+    json_path: JsonOption = None,
+) -> None:
+    """Compare treatments with a control: latency, quality, and the verdict of a budget. Exits 0 whatever the verdict."""
+    from .compare import compare  # noqa: PLC0415 - --help must not wait for pyarrow and scipy
+
+    shelf = _store(store)
+    folder = out or _run_folder(shelf, control, treatments[0])
+    with progress_bar() as progress:
+        result = compare(
+            control,
+            *treatments,
+            requests=requests,
+            budget=budget,
+            instances=tuple(instance or ("local",)),
+            metrics=tuple(metric or ("ndcg@10", "auc")),
+            seconds=seconds,
+            launches=launches,
+            seed=seed,
+            store=shelf,
+            run_dir=folder,
+            threads=threads,
+            progress=progress,
+        )
+    _show(result, folder, json_path)
+
+
+@app.command("gate")
+@door
+def gate_command(
+    control: ControlArgument,
+    treatment: Annotated[str, typer.Argument(metavar="TREATMENT", help=_MODEL_HELP)],
+    budget: Annotated[Path, typer.Option("--budget", metavar="FILE", help="budget.toml.")],
+    requests: RequestsOption = None,
+    undecided: Annotated[Undecided, typer.Option("--undecided", help="Exit with 3 (fail) or 0 (warn).")] = Undecided.fail,
+    seconds: SecondsOption = 20.0,
+    launches: LaunchesOption = 5,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
+    out: OutOption = None,
+    store: StoreOption = None,
+    json_path: JsonOption = None,
+) -> None:
+    """Decide for CI whether a treatment may ship. Exits 0 PASS, 1 FAIL, 3 UNDECIDED, 4 INVALID, 2 wrong usage."""
+    from ..core.verdict import Outcome  # noqa: PLC0415
+    from .budget import read_budget  # noqa: PLC0415
+    from .compare import compare  # noqa: PLC0415
+
+    shelf = _store(store)
+    folder = out or _run_folder(shelf, control, treatment)
+    judged = read_budget(budget)
+    with progress_bar() as progress:
+        result = compare(
+            control,
+            treatment,
+            requests=requests,
+            budget=judged,
+            # Only what the gates need: without a latency gate there is nothing to measure but `local`.
+            instances=judged.instances or ("local",),
+            seconds=seconds,
+            launches=launches,
+            seed=seed,
+            store=shelf,
+            run_dir=folder,
+            threads=threads,
+            progress=progress,
+        )
+    _show(result, folder, json_path)
+    verdict = result.candidates[0].verdict
+    if verdict is None:
+        raise AssertionError("a budget always has gates, so there is always a verdict")
+    lenient = verdict.outcome is Outcome.UNDECIDED and undecided is Undecided.warn
+    raise typer.Exit(0 if lenient else verdict.outcome.exit_code)
+
+
+@app.command("run")
+@door
+def run_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL_HELP)],
+    instance: Annotated[str, typer.Option("--instance", metavar="NAME", help="See `profile instances`.")] = "local",
+    requests: RequestsOption = None,
+    seconds: SecondsOption = 20.0,
+    launches: LaunchesOption = 5,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
+    store: StoreOption = None,
+    json_path: JsonOption = None,
+) -> None:
+    """Measure one model on one instance."""
+    from rich.console import Group  # noqa: PLC0415
+
+    from .latency import latency  # noqa: PLC0415
+    from .render import latency_view  # noqa: PLC0415
+
+    with progress_bar() as progress:
+        found = latency(
+            [model],
+            requests=requests,
+            instance=instance,
+            seconds=seconds,
+            launches=launches,
+            seed=seed,
+            store=_store(store),
+            threads=threads,
+            progress=progress,
+        )
+    if requests is None:
+        say("note: no requests were given: they were generated from the signature; real traffic will differ", json_path=json_path)
+    _console(json_path).print(Group(*latency_view(found)))
+    write_json(found, json_path)
+
+
+@app.command("instances")
+@door
+def instances_command(json_path: JsonOption = None) -> None:
+    """List the instances that models can be measured for, and what this machine can do about each."""
+    from ..core.errors import InputError  # noqa: PLC0415
+    from .instance import instances, place  # noqa: PLC0415
+    from .render import instances_view  # noqa: PLC0415
+
+    rows = []
+    for found in instances().values():
+        try:
+            here: str = place(found).label
+        except InputError as error:
+            here = f"no: {error.problem}"
+        rows.append((found, here))
+    _console(json_path).print(instances_view(rows))
+    write_json([found for found, _ in rows], json_path)
+
+
+@app.command("flame")
+@door
+def flame_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL_HELP)],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help=".svg, .json (speedscope) or .txt (raw stacks).")] = Path("flame.svg"),
+    requests: RequestsOption = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long to sample.")] = 10.0,
+    native: Annotated[bool, typer.Option("--native/--python-only", help="Show the runtime's own frames, not only Python's.")] = True,
+    threads: ThreadsOption = None,
+    seed: SeedOption = 0,
+    store: StoreOption = None,
+) -> None:
+    """Draw where a model's time goes while it answers requests (py-spy)."""
+    from .flame import flame  # noqa: PLC0415
+
+    with progress_bar() as progress:
+        path = flame(
+            model,
+            out,
+            requests=requests,
+            seconds=seconds,
+            native=native,
+            threads=threads,
+            seed=seed,
+            store=_store(store),
+            progress=progress,
+        )
+    say(f"wrote {path}; open it in a browser" if path.suffix == ".svg" else f"wrote {path}")
+
+
+def _show(result: Comparison, folder: Path, json_path: str | None) -> None:
+    from .render import comparison_view  # noqa: PLC0415
+
+    _console(json_path).print(comparison_view(result))
+    say(f"\nresults and raw samples: {folder}\nreport: liftgate report {folder}", json_path=json_path)
+    write_json(result, json_path)
+
+
+def _console(json_path: str | None) -> Console:
+    """A console on standard output, or on standard error when `--json -` has taken standard output; wide where nobody watches."""
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console(stderr=json_path == "-", highlight=False, soft_wrap=False)
+    return console if console.is_terminal else Console(stderr=json_path == "-", highlight=False, width=200)
+
+
+def _store(path: Path | None) -> Store:
+    from ..core.store import Store  # noqa: PLC0415
+
+    return Store(path) if path is not None else Store.default()
+
+
+def _run_folder(store: Store, control: str, treatment: str) -> Path:
+    """`.liftgate/runs/<time>-<control>-vs-<treatment>`."""
+    names = (re.sub(r"[^A-Za-z0-9._+-]+", "_", Path(name).name) for name in (control, treatment))
+    return store.root / "runs" / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{'-vs-'.join(names)}"

@@ -1,0 +1,111 @@
+"""A comparison as text for a terminal: pure functions from results to rich renderables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from ..core.estimate import Estimate
+from ..core.verdict import Finding, Outcome, Verdict
+from .instance import Instance
+from .result import QUANTILES, Candidate, Comparison, InstanceLatency, ModelLatency
+
+_STYLES = {Outcome.PASS: "bold green", Outcome.FAIL: "bold red", Outcome.UNDECIDED: "bold yellow", Outcome.INVALID: "bold magenta"}
+
+
+def comparison_view(result: Comparison) -> RenderableType:
+    """Notes, latency per instance, quality per segment, then the verdict on every treatment."""
+    parts: list[RenderableType] = [Text(f"note: {note}", style="dim") for note in result.notes]
+    for instance in result.instances:
+        parts += ["", *latency_view(instance)]
+    for candidate in result.candidates:
+        if candidate.quality:
+            parts += ["", _quality_table(candidate, result.control.name)]
+    for candidate in result.candidates:
+        if candidate.verdict is not None:
+            parts += ["", *_verdict_view(candidate.model.name, candidate.verdict)]
+    return Group(*parts)
+
+
+def latency_view(latency: InstanceLatency) -> list[RenderableType]:
+    """One row per model, with the ratio to the control paired by round."""
+    control = latency.models[0].model.name
+    threads = f"{latency.threads} thread{'s' if latency.threads != 1 else ''}"
+    table = _table(f"{latency.instance} ({latency.label}, {threads}): service time in ms [95 %]")
+    table.add_column("model")
+    for name in QUANTILES:
+        table.add_column(name, justify="right")
+    table.add_column("cold start", justify="right")
+    table.add_column("memory", justify="right")
+    table.add_column("requests", justify="right")
+    for model in latency.models:
+        quantiles = [f"{milliseconds(model.quantiles_ms[name])}{_ratio(latency, model, name)}" for name in QUANTILES]
+        table.add_row(escape(model.model.name), *quantiles, _cold(model), f"{max(model.memory_bytes) / 2**20:.0f} MiB", _counts(model))
+    lines: list[RenderableType] = [table]
+    if len(latency.models) > 1:
+        lines.append(Text(f"x: ratio to {control}, paired by round", style="dim"))
+    lines.append(Text(latency.note, style="dim"))
+    lines.extend(Text(f"INVALID: {reason}", style=_STYLES[Outcome.INVALID]) for reason in latency.invalid)
+    return lines
+
+
+def instances_view(known: Iterable[tuple[Instance, str]]) -> RenderableType:
+    """All instances with what imitating them here would mean."""
+    table = _table("instances")
+    for heading in ("name", "vCPU", "memory", "CPU", "USD/h", "price of", "here"):
+        table.add_column(heading, justify="right" if heading in ("vCPU", "memory", "USD/h") else "left")
+    for instance, here in known:
+        price = "" if instance.price_usd_per_hour is None else f"{instance.price_usd_per_hour:.4f}"
+        cpu = instance.cpu + (f" + {instance.gpu}" if instance.gpu else "")
+        facts = (instance.name, str(instance.vcpu), f"{instance.memory_gib:g} GiB", escape(cpu), price, instance.price_date or "")
+        table.add_row(*facts, escape(here))
+    return table
+
+
+def milliseconds(estimate: Estimate) -> str:
+    """Three decimals below 1 ms, fewer above."""
+    size = estimate.value or 0.0
+    return escape(estimate.text(3 if size < 10 else 2 if size < 100 else 1))
+
+
+def _ratio(latency: InstanceLatency, model: ModelLatency, quantile: str) -> str:
+    change = next((c for c in latency.changes.get(model.model.name, ()) if c.quantile == quantile), None)
+    return "" if change is None else f"\nx {escape(change.ratio.text(3))}"
+
+
+def _cold(model: ModelLatency) -> str:
+    times = sorted(load + first for load, first in zip(model.load_ms, model.first_request_ms, strict=True))
+    return f"{times[len(times) // 2]:.1f} ms"
+
+
+def _counts(model: ModelLatency) -> str:
+    return f"{model.samples:,} in {model.rounds} rounds\nof {model.launches} launches"
+
+
+def _quality_table(candidate: Candidate, control: str) -> RenderableType:
+    table = _table(f"ranking quality of {escape(candidate.model.name)} against {escape(control)} [95 %]")
+    for heading in ("metric", "segment", "users", control, candidate.model.name, "ratio"):
+        table.add_column(escape(heading), justify="left" if heading in ("metric", "segment") else "right")
+    for change in candidate.quality:
+        row: Sequence[Estimate] = (change.control, change.treatment, change.ratio)
+        table.add_row(change.metric, escape(change.segment), str(change.users), *(escape(e.text(4)) for e in row))
+    return table
+
+
+def _verdict_view(name: str, verdict: Verdict) -> list[RenderableType]:
+    lines: list[RenderableType] = [Text.assemble((verdict.outcome.value, _STYLES[verdict.outcome]), f"  {name}")]
+    lines.extend(_finding_line(finding) for finding in verdict.findings)
+    return lines
+
+
+def _finding_line(finding: Finding) -> Text:
+    warning = " (warning only)" if finding.level == "warn" else ""
+    return Text.assemble("  ", (f"{finding.outcome.value:<9}", _STYLES[finding.outcome]), f" {finding.reason}{warning}")
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", header_style="", show_edge=False, pad_edge=False)
