@@ -19,6 +19,7 @@ from ..recipes.recipe import Prune, QuantizeDynamic, QuantizeStatic, Recipe, Ste
 from ..runtime.session import SessionSettings
 from .context import StepContext
 from .export import export
+from .loading import Source, load_source
 from .samples import from_requests, from_signature
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ def apply(
 ) -> ModelArtifact:
     """Apply a recipe (a value, a shipped name, or a .toml path) and write the result as a new artifact called `<model>-<recipe>` or `name`.
 
-    `model` is an artifact, a name or digest in the store, or the path of an artifact; anything `export` takes (a model.pt, `train.py:make_model`)
-    is exported first, under its own name. Raises RefusedStep, and writes nothing, when a step cannot be applied or changes nothing.
+    `model` is an artifact, a name or digest in the store, or the path of an artifact; anything `export` takes (a model.pt,
+    `train.py:make_model`) is exported first, under its own name. Raises RefusedStep, and writes nothing, when a step cannot be applied
+    or changes nothing.
     """
     target = store if isinstance(store, Store) else Store(store) if store is not None else Store.default()
     chosen = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
@@ -110,19 +112,23 @@ def _checked(step: Step, context: StepContext) -> StepRecord:
 
 def _parent(
     model: ModelArtifact | str | Path, store: Store, requests: Requests | None, progress: Progress
-) -> tuple[ModelArtifact, str | None]:
+) -> tuple[ModelArtifact, Source | None]:
     """The artifact to start from, and what it was exported from when that just happened."""
     if isinstance(model, ModelArtifact):
         return model, None
     text = str(model)
     file, colon, factory = text.rpartition(":")
     if Path(text).is_file():
-        return export(text, name=_name_of(Path(text)), store=store, requests=requests, progress=progress), text
-    if colon and factory.isidentifier() and file:
-        return export(text, name=factory, store=store, requests=requests, progress=progress), text
-    if text.endswith((".pt", ".pt2", ".pth", ".onnx")) and text not in store.names():
+        name = _name_of(Path(text))
+    elif colon and factory.isidentifier() and file:
+        name = factory
+    elif text.endswith((".pt", ".pt2", ".pth", ".onnx")) and text not in store.names():
         raise InputError.mismatch(text, expected="a model file", found="nothing", fix="check the path")
-    return store.resolve(model), None
+    else:
+        return store.resolve(model), None
+    # Loaded once: a factory may build other weights the next time.
+    source = load_source(text)
+    return export(source, name=name, store=store, requests=requests, progress=progress), source
 
 
 def _name_of(path: Path) -> str:

@@ -92,12 +92,12 @@ def quantize(
         )
     left_alone = tuple(exclude or ())
     step = (
-        QuantizeStatic(exclude=left_alone)
+        QuantizeStatic(reduce_range=reduce_range, exclude=left_alone)
         if static
         else QuantizeDynamic(per_channel=per_channel, reduce_range=reduce_range, exclude=left_alone)
     )
     recipe = Recipe(name="int8-static" if static else "int8", version=1, description="from the command line", steps=(step,))
-    _apply(recipe, model, name, requests, store, json_path)
+    _apply(recipe, model, name=name, requests=requests, store=store, json_path=json_path)
 
 
 @app.command()
@@ -122,7 +122,7 @@ def prune(
         raise InputError.mismatch("--multiple-of", expected="a number from 1 to 256", found=str(multiple_of))
     step = Prune(keep=keep, multiple_of=multiple_of, exclude=tuple(exclude or ()))
     recipe = Recipe(name=f"prune-{keep:g}", version=1, description="from the command line", steps=(step,))
-    _apply(recipe, model, name, requests, store, json_path)
+    _apply(recipe, model, name=name, requests=requests, store=store, json_path=json_path)
 
 
 @app.command("apply")
@@ -138,7 +138,7 @@ def apply_command(
     """Apply a recipe and write the result as a new artifact."""
     from ..recipes.recipe import read_recipe  # noqa: PLC0415 - as above
 
-    _apply(read_recipe(recipe), model, name, requests, store, json_path)
+    _apply(read_recipe(recipe), model, name=name, requests=requests, store=store, json_path=json_path)
 
 
 @app.command()
@@ -167,7 +167,7 @@ def inspect(
     say(artifact_text(artifact, histogram_of(load(artifact.model_path)), place.lineage(artifact)))
 
 
-def _apply(recipe: Recipe, model: str, name: str | None, requests: Path | None, store: Path | None, json_path: str | None) -> None:
+def _apply(recipe: Recipe, model: str, *, name: str | None, requests: Path | None, store: Path | None, json_path: str | None) -> None:
     from .apply import apply  # noqa: PLC0415 - as above
 
     with progress_bar() as progress:

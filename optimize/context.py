@@ -7,14 +7,15 @@ from pathlib import Path
 import msgspec
 
 from ..core.signature import Signature
+from .loading import Source
 from .samples import Samples
 
 
 class StepContext(msgspec.Struct, frozen=True, kw_only=True):
     """The model before the step, where to write the one after it, and rows to look at.
 
-    `where` names the model in errors. `calibrated` says that the rows are real requests, so that a step may learn from them. `original` is what
-    the model was just exported from (a path or `module:factory`), for steps that need PyTorch.
+    `where` names the model in errors. `calibrated` says that the rows are real requests, so that a step may learn from
+    them. `original` is what the model was just exported from (a program or module), for steps that need PyTorch.
     """
 
     where: str
@@ -23,4 +24,4 @@ class StepContext(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signature
     samples: Samples
     calibrated: bool
-    original: str | None = None
+    original: Source | None = None

@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..core.artifact import Manifest, ModelArtifact
@@ -84,7 +85,7 @@ def size_text(size_bytes: float) -> str:
 
 
 def _shape(shape: Sequence[int | str]) -> str:
-    return "[" + ", ".join(str(dim) for dim in shape) + "]"
+    return escape("[" + ", ".join(str(dim) for dim in shape) + "]")
 
 
 def _drawn(table: Table) -> str:

@@ -43,9 +43,9 @@ def export(
 ) -> ModelArtifact:
     """Export `model` and check ONNX Runtime against PyTorch at 1, 2 and 256 rows; the artifact is written only when they agree.
 
-    `model` is a torch.nn.Module, the path of a torch.export archive or ONNX file, or `module:factory` (with `weights`, a state_dict). Inputs
-    named in `request_inputs`, or whose column in `requests` has one value per request, get the role `request`; without either every input is a
-    candidate input. Raises InputError (UntrustedError for files that would run code) with what to do.
+    `model` is a torch.nn.Module, a loaded Source, the path of a torch.export archive or ONNX file, or `module:factory` (with `weights`, a state_dict).
+    Inputs named in `request_inputs`, or whose column in `requests` has one value per request, get the role `request`; without either every
+    input is a candidate input. Raises InputError (UntrustedError for files that would run code) with what to do.
     """
     check_name(name)
     target = store if isinstance(store, Store) else Store(store) if store is not None else Store.default()
@@ -59,7 +59,8 @@ def export(
         else:
             progress(_STAGES[1], 1, len(_STAGES))
             program = _program(source, real, request_inputs, example_inputs)
-            _convert(draft, program, str(model) if isinstance(model, str | Path) else source.source, real, request_inputs, progress)
+            where = str(model) if isinstance(model, str | Path) else source.source
+            _convert(draft, program, where=where, requests=real, request_inputs=request_inputs, progress=progress)
         progress(_STAGES[3], len(_STAGES), len(_STAGES))
         return target.commit(draft)
 
@@ -75,6 +76,7 @@ def _program(
 def _convert(
     draft: Draft,
     program: torch.export.ExportedProgram,
+    *,
     where: str,
     requests: Requests | None,
     request_inputs: Sequence[str] | None,

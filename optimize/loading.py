@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..core.errors import InputError, UnknownName, UntrustedError
-from ..runtime.archive import kind_of, open_archive, quiet, read_zip
+from ..runtime.archive import a, kind_of, open_archive, quiet, read_zip
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +54,8 @@ def load_source(model: object, *, weights: Path | None = None, trust_pickle: boo
     """
     import torch  # noqa: PLC0415 - takes seconds
 
+    if isinstance(model, Program | Module | Graph):
+        return model
     if isinstance(model, torch.nn.Module):
         return Module(module=_with_weights(model, weights, type(model).__name__), source=type(model).__name__, where=type(model).__name__)
     if not isinstance(model, str | Path):
@@ -81,7 +83,7 @@ def _load_file(path: Path, trust_pickle: bool) -> Source:
         raise InputError.mismatch(where, expected="a torch.export archive", found="a TorchScript archive", fix=_ARCHIVE_FIX)
     if kind not in {"torch.save file", "pickle"}:
         raise InputError.mismatch(
-            where, expected="a torch.export archive (.pt), an ONNX file or 'module:factory'", found=f"a {kind}", fix=_ARCHIVE_FIX
+            where, expected="a torch.export archive (.pt), an ONNX file or 'module:factory'", found=a(kind), fix=_ARCHIVE_FIX
         )
     content = _load_plain(path)
     if content is not None:
@@ -182,7 +184,7 @@ def _with_weights(module: torch.nn.Module, weights: Path | None, where: str) -> 
         return module
     kind = kind_of(weights)
     if kind not in {"torch.save file", "pickle"}:
-        raise InputError.mismatch(str(weights), expected="a state_dict (torch.save(model.state_dict(), path))", found=f"a {kind}")
+        raise InputError.mismatch(str(weights), expected="a state_dict (torch.save(model.state_dict(), path))", found=a(kind))
     state = _load_plain(weights)
     if state is None:
         fix = "save only the weights: torch.save(model.state_dict(), path)"

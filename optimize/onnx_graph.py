@@ -51,9 +51,10 @@ def to_onnx(program: torch.export.ExportedProgram, signature: Signature, where: 
     if converted is None:
         raise InputError(where, "torch.onnx gave no model", fix="run torch.onnx.export(program, (), dynamo=True) to see why")
     model = converted.model
-    for value, spec in zip([*model.graph.inputs, *model.graph.outputs], [*signature.inputs, *signature.outputs], strict=True):
-        value.name = spec.name
-        value.shape = ir.Shape(spec.shape)
+    named = [(s.name, s.shape) for s in signature.inputs] + [(s.name, s.shape) for s in signature.outputs]
+    for value, (name, shape) in zip([*model.graph.inputs, *model.graph.outputs], named, strict=True):
+        value.name = name
+        value.shape = ir.Shape(shape)
     _tidy(model)
     return model
 
@@ -131,7 +132,7 @@ def _table_rows(value: ir.Value) -> int | None:
         for node, position in pending.pop().uses():
             table = node.inputs[0]
             if node.op_type == "Gather" and position == 1 and table is not None and table.const_value is not None:
-                found.append(int(table.const_value.shape[0]))
+                found.append(table.const_value.shape.numpy()[0])
             elif node.op_type in {"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten"} and position == 0:
                 pending.extend(node.outputs)
     return min(found, default=None)

@@ -13,7 +13,7 @@ from ..core.requests import Requests
 from ..core.signature import InputSpec, Role, Signature
 from ..runtime.archive import quiet
 from .loading import Module
-from .samples import from_requests
+from .samples import Samples, from_requests
 
 if TYPE_CHECKING:
     import torch
@@ -41,15 +41,35 @@ def trace(
     else:
         fix = "give --requests sample.parquet (or example_inputs=...), or save the model with torch.export.save"
         raise InputError.mismatch(source.where, expected="example inputs to export a module with", found="none", fix=fix)
+    return _export(source, examples, varying)
+
+
+def trace_like(source: Module, signature: Signature, samples: Samples) -> torch.export.ExportedProgram:
+    """Export `source` once more, for a signature that is known and with sample rows at hand."""
+    import torch  # noqa: PLC0415 - takes seconds
+
+    rows = samples.rows(7)
+    examples = {spec.name: torch.from_numpy(rows[spec.name]) for spec in signature.inputs}
+    varying = {(spec.name, axis) for spec in signature.inputs for axis, dim in enumerate(spec.shape) if axis and isinstance(dim, str)}
+    return _export(source, examples, varying)
+
+
+def _export(source: Module, examples: dict[str, torch.Tensor], varying: set[tuple[str, int]]) -> torch.export.ExportedProgram:
+    import torch  # noqa: PLC0415 - takes seconds
+
     rows = torch.export.Dim("rows", min=1)
     shapes = {
         name: {axis: rows if axis == 0 else torch.export.Dim.AUTO for axis in range(array.ndim) if axis == 0 or (name, axis) in varying}
         for name, array in examples.items()
     }
     module = source.module.eval()
+    # By position where nothing is left out between: programs with keyword arguments are harder to use.
+    names = _forward_names(source)
+    positional = list(examples) == names[: len(examples)]
+    args, kwargs = (tuple(examples.values()), {}) if positional else ((), dict(examples))
     with quiet():
         try:
-            return torch.export.export(module, (), kwargs=dict(examples), dynamic_shapes=shapes, strict=False)
+            return torch.export.export(module, args, kwargs=kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:  # the user's forward may raise anything
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             reason = next((line for line in lines if "rows" in line and "constant" in line), lines[0])

@@ -19,9 +19,9 @@ Multiple = Annotated[int, msgspec.Meta(ge=1, le=256)]
 class QuantizeDynamic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="quantize_dynamic"):
     """int8 weights for MatMul and Gemm, activations quantized as they come; embedding tables stay as they are.
 
-    `reduce_range` keeps weights to 7 bits: without it, 8-bit weights times 8-bit activations overflow 16-bit sums on x86 CPUs that lack VNNI
-    (ONNX Runtime, docs/performance/model-optimizations/quantization.md), and nobody knows on which CPU an artifact will run. `exclude` names
-    nodes to leave alone.
+    `reduce_range` keeps weights to 7 bits: without it, 8-bit weights times 8-bit activations overflow 16-bit sums on x86 CPUs that lack
+    VNNI (ONNX Runtime, docs/performance/model-optimizations/quantization.md), and nobody knows on which CPU an artifact will run.
+    `exclude` names nodes to leave alone.
     """
 
     per_channel: bool = True
@@ -32,10 +32,11 @@ class QuantizeDynamic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class QuantizeStatic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="quantize_static"):
     """int8 weights and activations with ranges calibrated on requests, by neural-compressor; needs the PyTorch model.
 
-    `exclude` names modules (`mlp.4`) to leave in float.
+    `reduce_range` as in QuantizeDynamic. `exclude` names layers (`mlp.4`) to leave in float.
     """
 
     observer: Literal["minmax", "kl"] = "minmax"
+    reduce_range: bool = True
     exclude: tuple[str, ...] = ()
 
 

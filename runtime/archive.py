@@ -1,7 +1,7 @@
 """Reading model files that PyTorch writes, without running what they contain.
 
-`torch.export.load` falls back to full unpickling, and a zip file can be read in two ways by two readers. So an archive is read here once, its
-members are checked, and PyTorch gets a fresh copy that holds only what was checked.
+`torch.export.load` falls back to full unpickling, and a zip file can be read in two ways by two readers. So an archive is read here once,
+its members are checked, and PyTorch gets a fresh copy that holds only what was checked.
 """
 
 from __future__ import annotations
@@ -75,15 +75,15 @@ def read_zip(source: Path | bytes, where: str = "") -> zipfile.ZipFile:
 def open_archive(path: Path, *, trust_pickle: bool = False) -> torch.export.ExportedProgram:
     """The program in a torch.export archive.
 
-    Raises UntrustedError when reading it would run code it contains (with `trust_pickle` it is read all the same), InputError when it is damaged
-    or something else.
+    Raises UntrustedError when reading it would run code it contains (with `trust_pickle` it is read all the same), InputError when it is
+    damaged or something else.
     """
     import torch  # noqa: PLC0415 - takes seconds
 
     kind = kind_of(path)
     if kind != "torch.export archive":
         fix = "save it with torch.export.save(torch.export.export(model, args, dynamic_shapes=...), path)"
-        raise InputError.mismatch(str(path), expected="a torch.export archive", found=f"a {kind}", fix=fix)
+        raise InputError.mismatch(str(path), expected="a torch.export archive", found=a(kind), fix=fix)
     with quiet():
         content = io.BytesIO(path.read_bytes()) if trust_pickle else clean_copy(path)
         try:
@@ -175,6 +175,11 @@ def _plain_inputs(content: bytes, where: str) -> bytes:
     copy = io.BytesIO()
     torch.save(inputs, copy)
     return copy.getvalue()
+
+
+def a(kind: FileKind) -> str:
+    """The kind with its article, for errors."""
+    return f"{'an' if kind[0] in 'Ou' else 'a'} {kind}"
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Checking the graph inside a torch.export archive before PyTorch reads it.
 
-PyTorch rebuilds the program by running text from this file: names become Python source (`torch.fx` code generation), shape expressions go
-through `sympy.sympify`, guards through `exec`, targets are looked up with `getattr` from `torch`, pytree contexts import modules (read in
-torch/_export/serde/serialize.py, torch/export/_unlift.py and torch/fx/graph.py of 2.13). So every string has to be plain before it gets there.
+PyTorch rebuilds the program by running text from this file: names become Python source (`torch.fx` code generation), shape expressions
+go through `sympy.sympify`, guards through `exec`, targets are looked up with `getattr` from `torch`, pytree contexts import modules (read
+in torch/_export/serde/serialize.py, torch/export/_unlift.py and torch/fx/graph.py of 2.13). So every string has to be plain first.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ _PLAIN_TARGETS = (
     | {"math.ceil", "math.floor", "math.trunc", "torch._sym_sqrt"}
     | {f"torch.sym_{name}" for name in ("float", "int", "ite", "max", "min", "not", "sqrt", "sum")}
 )
-_EXPRESSION_CALLS = set(
-    [
+_EXPRESSION_CALLS = frozenset(
+    {
         "Symbol",
         "Integer",
         "Rational",
@@ -94,7 +94,7 @@ _EXPRESSION_CALLS = set(
         "RoundDecimal",
         "ToFloat",
         "Identity",
-    ]
+    }
 )
 _EXPRESSION_NODES = (
     *(ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword),

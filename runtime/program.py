@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import InputError
 from ..core.signature import Dim, InputSpec, OutputSpec, Role, Signature
@@ -80,7 +80,7 @@ def _named(shape: tuple[object, ...], labels: Mapping[str, str]) -> tuple[Dim, .
 
 def _outputs(program: torch.export.ExportedProgram, labels: Mapping[str, str], where: str) -> tuple[OutputSpec, ...]:
     last = next(node for node in program.graph.nodes if node.op == "output")
-    values = [getattr(node, "meta", {}).get("val") for node in last.args[0]]
+    values: list[Any] = [getattr(node, "meta", {}).get("val") for node in last.args[0]]
     if not values or any(not hasattr(value, "dtype") for value in values):
         raise InputError.mismatch(
             where, expected="a forward that returns tensors", found="something else", fix="return the scores as one tensor"

@@ -33,8 +33,8 @@ class TorchSession:
     def open(cls, path: Path, settings: SessionSettings, *, signature: Signature | None = None) -> TorchSession:
         """Load a torch.export archive, scanned before PyTorch reads it; its digest is the sha256 of the file.
 
-        An archive says nothing about roles: without `signature` every input is a candidate input. Raises UntrustedError when reading it would
-        run code, InputError when it is damaged, something else, or takes other inputs than `signature`.
+        An archive says nothing about roles: without `signature` every input is a candidate input. Raises UntrustedError when reading it
+        would run code, InputError when it is damaged, something else, or takes other inputs than `signature`.
         """
         torch.set_num_threads(settings.threads)
         program = open_archive(path)

@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
-_UNARY = set(
-    [
+_UNARY = frozenset(
+    {
         "Relu",
         "Gelu",
         "Sigmoid",
@@ -38,9 +38,9 @@ _UNARY = set(
         "Floor",
         "Ceil",
         "Round",
-    ]
+    }
 )
-_BINARY = set(["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "PRelu"])
+_BINARY = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "PRelu"})
 
 
 class HiddenLayer(msgspec.Struct, kw_only=True):
@@ -61,9 +61,9 @@ class HiddenLayer(msgspec.Struct, kw_only=True):
         """Keep the units `chosen` (sorted indices). Tensors shared with other nodes are copied, never changed."""
         axis = 0 if _transposed(self.source) else -1
         _slice(model, self.source, 1, axis, chosen)
-        if self.source.op_type == "Gemm" and len(self.source.inputs) > 2 and self.source.inputs[2] is not None:
-            if _array(self.source.inputs[2]).size > 1:
-                _slice(model, self.source, 2, -1, chosen)
+        bias = self.source.inputs[2] if self.source.op_type == "Gemm" and len(self.source.inputs) > 2 else None
+        if bias is not None and _array(bias).size > 1:
+            _slice(model, self.source, 2, -1, chosen)
         for node, position in self.vectors:
             _slice(model, node, position, -1, chosen)
         for sink in self.sinks:
@@ -126,7 +126,7 @@ def _layer_from(node: ir.Node, model: ir.Model) -> HiddenLayer | None:
 
 
 def _vectors(inside: set[ir.Node], region: set[ir.Value], width: int) -> list[tuple[ir.Node, int]] | None:
-    """Constants with one entry per unit; None when an operation mixes the units with anything that is neither constant nor of the region."""
+    """Constants with one entry per unit; None when an operation mixes the units with other tensors than those."""
     vectors = []
     for node in inside:
         for position, value in enumerate(node.inputs):

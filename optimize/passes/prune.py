@@ -19,9 +19,9 @@ from .observe import mean_magnitudes
 def prune(step: Prune, context: StepContext) -> StepRecord:
     """Keep the share `keep` of every hidden layer's units, the most important ones.
 
-    With real requests a unit's importance is its mean |activation| times the norm of its outgoing weights, without them the norm of its incoming
-    weights takes the activation's place (Li et al. 2017, arXiv:1608.08710, for the latter). The model is written only when it is whole.
-    Raises RefusedStep when there is no such layer, or when rounding up to `multiple_of` would keep every unit.
+    With real requests a unit's importance is its mean |activation| times the norm of its outgoing weights; without them the norm of its
+    incoming weights takes the activation's place (weight norms as importance: Li et al. 2017, arXiv:1608.08710). The model is written only
+    when it is whole. Raises RefusedStep when there is no such layer, or when rounding up to `multiple_of` would keep every unit.
     """
     where = f"prune {context.where}"
     model = load(context.source, where)

@@ -19,8 +19,8 @@ _LINEAR = ("MatMul", "Gemm")
 def quantize_dynamic(step: QuantizeDynamic, context: StepContext) -> StepRecord:
     """Quantize with ONNX Runtime's tool; embedding tables and products of two activations (attention) stay as they are.
 
-    Raises RefusedStep when no node has a constant weight, when nothing was quantized, or when a table was touched after all; UnknownName for an
-    excluded node that does not exist.
+    Raises RefusedStep when no node has a constant weight, when nothing was quantized, or when a table was touched after all; UnknownName
+    for an excluded node that does not exist.
     """
     where = f"quantize {context.where}"
     before = onnx.load(context.source)
