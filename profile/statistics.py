@@ -100,7 +100,7 @@ def quantile_estimate(launches: Launches, p: float, level: float = 0.95) -> Esti
     value = float(np.quantile(pooled, p))
     low = high = None
     if rounds >= 2:
-        n = len(pooled) / design_effect(launches, value, (1 - level) / 2)
+        n = len(pooled) / design_effect(launches, _just_below(value), (1 - level) / 2)
         # Ranks are 1-based at the effective size; rank 0 and ranks beyond it do not exist.
         below, above = float(stats.binom.ppf((1 - level) / 2, int(n), p)), float(stats.binom.ppf((1 + level) / 2, int(n), p)) + 1
         low = _at_rank(pooled, below / n) if below >= 1 else None
@@ -114,7 +114,7 @@ def quantile_estimate(launches: Launches, p: float, level: float = 0.95) -> Esti
 def _between_launches(launches: Launches, p: float, value: float, level: float) -> tuple[float, float] | None:
     """`value` times and divided by exp(t s / sqrt(launches)), s of the launches' log quantiles.
 
-    None when there are too few launches for quantile `p` of *them*: five processes tell about the median process, not about the worst in 20.
+    None with too few launches for quantile `p` of *them*: five processes tell about the median process, not about the worst in 20.
     """
     pooled = [np.concatenate(list(blocks)) for blocks in launches]
     if min(len(pooled), *map(len, pooled)) < max(3, _requests_for(p)):
@@ -127,6 +127,11 @@ def _between_launches(launches: Launches, p: float, value: float, level: float) 
 def _requests_for(p: float) -> int:
     """The fewest requests of which quantile `p` says more than their minimum or maximum would."""
     return math.ceil(1 / min(p, 1 - p) - 1e-9)
+
+
+def _just_below(quantile: float) -> float:
+    """So that requests exactly at the sample's quantile count as above it: with coarse clocks it is often the maximum."""
+    return float(np.nextafter(quantile, 0.0))
 
 
 def _at_rank(ordered: Nanoseconds, share: float) -> float:
@@ -186,7 +191,7 @@ def absolute_gate(launches: Launches, p: float, limit_ms: float, alpha: float) -
         return Decision(outcome=Outcome.UNDECIDED, p_fail=None, more=FEWEST_BLOCKS / max(1, len(blocks)), why=why)
     pooled = np.concatenate(blocks)
     limit_ns, allowed = limit_ms * 1e6, 1 - p
-    effect = max(design_effect(launches, at, alpha) for at in (limit_ns, float(np.quantile(pooled, p))))
+    effect = max(design_effect(launches, at, alpha) for at in (limit_ns, _just_below(float(np.quantile(pooled, p)))))
     n = len(pooled) / effect
     above = np.count_nonzero(pooled > limit_ns) / effect
     high = 1.0 if above >= n else float(stats.beta.ppf(1 - alpha, above + 1, n - above))

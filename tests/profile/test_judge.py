@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from liftgate.core.artifact import ModelRef
+from liftgate.core.verdict import Finding, Outcome, Verdict
+from liftgate.profile.budget import parse_budget
+from liftgate.profile.instance import Placement, find_instance
+from liftgate.profile.judge import Evidence, verdict
+from liftgate.profile.measure import Launch, Run
+from liftgate.profile.protocol import Ended, Ready
+from liftgate.profile.result import Label
+from liftgate.profile.samples import SampleBlock, Samples
+from liftgate.quality.bootstrap import paired_over_users
+from liftgate.quality.evaluate import PairedPart
+
+MS = 1_000_000
+
+
+def ref(name: str, size: int) -> ModelRef:
+    return ModelRef(name=name, digest="0" * 64, runtime="test", size_bytes=size)
+
+
+CONTROL, TREATMENT = ref("v1.0", 1000), ref("v1.1", 1200)
+
+
+def run_of(instance: str, *, factor: float = 1.0, load_ms: float = 50.0, invalid: tuple[str, ...] = (), launches: int = 5) -> Run:
+    """A run whose control takes 10 ms give or take 10 % and whose treatment takes `factor` times that."""
+    rng = np.random.default_rng(0)
+    blocks, told = [], []
+    for number in range(launches * 10):
+        for model, scale in ((0, 1.0), (1, factor)):
+            ns = (np.exp(rng.normal(0, 0.1, 200)) * 10 * MS * scale).astype(np.int64)
+            blocks.append(SampleBlock(model=model, launch=number // 10, round=number, turn=model, requests=np.arange(200), ns=ns))
+    for launch in range(launches):
+        for model, scale in ((0, 1.0), (1, factor)):
+            ready = Ready(model=CONTROL, load_ns=int((load_ms + launch) * MS * scale), first_request_ns=MS)
+            told.append(Launch(model=model, ready=ready, ended=Ended(memory_bytes=100 * 2**20 + launch, swapped_bytes=0)))
+    label: Label = "measured" if instance == "local" else "emulated"
+    placement = Placement(instance=find_instance(instance), cpus=(0,), threads=1, label=label, note="")
+    samples = Samples(instance=instance, models=("v1.0", "v1.1"), request_ids=("r",) * 200, blocks=tuple(blocks))
+    return Run(placement=placement, samples=samples, launches=tuple(told), invalid=invalid, candidates=(1,) * 200, seconds=1.0)
+
+
+def quality(treatment_gain: float, users: int = 300, segment: str = "all") -> tuple[PairedPart, ...]:
+    rng = np.random.default_rng(1)
+    control = rng.uniform(0.4, 0.6, users)
+    treatment = control * (1 + treatment_gain) + rng.normal(0, 0.01, users)
+    return (PairedPart(metric="ndcg@10", segment=segment, paired=paired_over_users(control, treatment, rng)),)
+
+
+def judged(budget: str, *runs: Run, parts: tuple[PairedPart, ...] = ()) -> Verdict:
+    named = {run.placement.instance.name: run for run in runs or (run_of("local"),)}
+    found = verdict(parse_budget(budget), Evidence(control=CONTROL, treatment=TREATMENT, model=1, runs=named, quality=parts))
+    assert found is not None
+    return found
+
+
+def only(found: Verdict) -> Finding:
+    assert len(found.findings) == 1
+    return found.findings[0]
+
+
+ON_M5 = '[[gate]]\nmetric = "latency_p95"\ninstance = "m5.large"\nmax = "{}"\n'
+
+
+def test_an_absolute_gate_reads_like_a_sentence() -> None:
+    # The true p95 of exp(N(0, 0.1)) is 10 x exp(0.16449) = 11.79 ms.
+    finding = only(judged(ON_M5.format("11 ms"), run_of("m5.large")))
+    assert finding.outcome is Outcome.FAIL
+    assert finding.gate == "latency_p95 max 11 ms on m5.large"
+    assert finding.reason.startswith("latency_p95 11.8 ms [11.")
+    assert finding.reason.endswith("> 11 ms on m5.large (emulated)")
+
+
+def test_an_emulated_number_passes_an_absolute_gate_only_if_allowed() -> None:
+    budget = ON_M5.format("20 ms")
+    refused = only(judged(budget, run_of("m5.large")))
+    assert refused.outcome is Outcome.UNDECIDED
+    assert 'allow = "emulated"' in refused.reason
+    assert judged(budget + 'allow = "emulated"\n', run_of("m5.large")).outcome is Outcome.PASS
+
+
+def test_an_emulated_number_may_pass_a_relative_gate() -> None:
+    budget = '[[gate]]\nmetric = "latency_p95"\ninstance = "m5.large"\nmax_regress = "5%"\n'
+    assert judged(budget, run_of("m5.large")).outcome is Outcome.PASS
+
+
+def test_memory_is_the_same_wherever_it_is_measured() -> None:
+    budget = '[[gate]]\nmetric = "memory"\ninstance = "m5.large"\nmax = "200 MiB"\n'
+    finding = only(judged(budget, run_of("m5.large")))
+    assert (finding.outcome, finding.reason) == (Outcome.PASS, "memory 100 MiB [100, 100] <= 200 MiB on m5.large (emulated)")
+
+
+@pytest.mark.parametrize(("factor", "outcome"), [(1.0, Outcome.PASS), (1.2, Outcome.FAIL), (1.05, Outcome.UNDECIDED)])
+def test_a_regression_is_judged_in_three_ways(factor: float, outcome: Outcome) -> None:
+    found = judged('[[gate]]\nmetric = "latency_p50"\nmax_regress = "5%"\n', run_of("local", factor=factor))
+    assert found.outcome is outcome
+    assert f"{factor:.3f}"[:4] in only(found).reason
+
+
+def test_an_untrusted_run_is_invalid_for_its_gates_and_not_for_others() -> None:
+    budget = '[[gate]]\nmetric = "latency_p50"\nmax_regress = "5%"\n[[gate]]\nmetric = "size"\nmax = "1 MiB"\n'
+    found = judged(budget, run_of("local", invalid=("the machine swapped",)))
+    assert [f.outcome for f in found.findings] == [Outcome.INVALID, Outcome.PASS]
+    assert found.findings[0].reason == "latency_p50 cannot be trusted on local (measured): the machine swapped"
+    assert found.outcome.exit_code == 4
+
+
+def test_cold_start_is_judged_over_launches() -> None:
+    # Loads take 50 to 54 ms and 1 ms for the first answer: the mean is 53 ms.
+    budget = '[[gate]]\nmetric = "cold_start"\nmax = "60 ms"\n'
+    finding = only(judged(budget))
+    assert finding.outcome is Outcome.PASS
+    assert finding.reason.startswith("cold_start 53.0 ms [51.5, 54.5]")
+    few = only(judged(budget, run_of("local", launches=2)))
+    assert few.outcome is Outcome.UNDECIDED
+    assert "needs at least 3 launches, has 2" in few.reason
+
+
+def test_size_is_counted_and_never_undecided() -> None:
+    budget = '[[gate]]\nmetric = "size"\nmax_regress = "{}"\n'
+    assert judged(budget.format("20%")).outcome is Outcome.PASS
+    failed = only(judged(budget.format("19%")))
+    assert (failed.outcome, failed.reason) == (Outcome.FAIL, "size 0.00 MiB (1.200 of v1.0) > 1.19 x v1.0")
+
+
+@pytest.mark.parametrize(("gain", "outcome"), [(0.0, Outcome.PASS), (-0.03, Outcome.FAIL), (-0.01, Outcome.UNDECIDED)])
+def test_a_quality_floor_is_judged_in_three_ways(gain: float, outcome: Outcome) -> None:
+    found = judged('[[gate]]\nmetric = "ndcg@10"\nmax_drop = "1%"\n', parts=quality(gain))
+    assert found.outcome is outcome
+
+
+def test_few_users_decide_nothing() -> None:
+    finding = only(judged('[[gate]]\nmetric = "ndcg@10"\nmax_drop = "50%"\n', parts=quality(0.0, users=19)))
+    assert finding.outcome is Outcome.UNDECIDED
+    assert "needs at least 20 users whose ranking can be judged, has 19" in finding.reason
+
+
+def test_quality_without_labels_is_undecided() -> None:
+    finding = only(judged('[[gate]]\nmetric = "ndcg@10"\nmin = 0.1\n'))
+    assert (finding.outcome, finding.reason) == (Outcome.UNDECIDED, "ndcg@10 cannot be judged: the requests carry no labels")
+
+
+def test_a_marginal_failure_among_many_gates_is_undecided() -> None:
+    run = run_of("local")
+    # Find a margin that fails alone at 5 % but not among ten gates: move it until the p-value lies between 0.005 and 0.05.
+    control, treatment = run.samples.of(0), run.samples.of(1)
+    ratios = np.log([np.median(t) / np.median(c) for a, b in zip(control, treatment, strict=True) for c, t in zip(a, b, strict=True)])
+    margin = np.expm1(ratios.mean() - 2.1 * ratios.std(ddof=1) / np.sqrt(len(ratios)))
+    slower = run_of("local", factor=1.05)
+    alone = f'[[gate]]\nmetric = "latency_p50"\nmax_regress = {1.05 * (1 + margin) - 1:.8f}\n'
+    assert judged(alone, slower).outcome is Outcome.FAIL
+    many = judged(alone + '[[gate]]\nmetric = "latency_p50"\nmax_regress = "50%"\n' * 9, slower)
+    assert many.outcome is Outcome.UNDECIDED
+    assert "not after Holm's correction over 10 gates" in many.findings[0].reason
+
+
+def test_a_warning_never_changes_the_verdict() -> None:
+    found = judged('[[gate]]\nmetric = "size"\nmax = "1 B"\nlevel = "warn"\n')
+    assert (found.outcome, only(found).outcome) == (Outcome.PASS, Outcome.FAIL)
+
+
+def test_undecided_gates_say_how_much_more_would_decide() -> None:
+    finding = only(judged('[[gate]]\nmetric = "latency_p50"\nmax_regress = "5%"\n', run_of("local", factor=1.048)))
+    assert finding.outcome is Outcome.UNDECIDED
+    assert "times the time (--seconds) would decide" in finding.reason
+
+
+def test_findings_can_be_written_and_read_back() -> None:
+    found = judged('[[gate]]\nmetric = "size"\nmax = "1 MiB"\n')
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Verdict) == found

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from liftgate.core.artifact import ModelArtifact
+from liftgate.core.errors import InputError, RunFailed
+from liftgate.core.requests import Requests
+from liftgate.core.store import Store
+from liftgate.profile.instance import find_instance, place
+from liftgate.profile.launch import WorkerHandle, aside
+from liftgate.profile.measure import Plan, Subject, measure, plan
+from liftgate.profile.samples import write_samples
+
+MakeModel = Callable[..., ModelArtifact]
+
+
+def test_fast_models_get_many_rounds_of_large_blocks() -> None:
+    assert plan(20.0, [1e-5, 1e-5], 5) == Plan(block=1000, warmup=50, rounds_per_launch=16)
+
+
+def test_slow_models_get_twelve_rounds_of_small_blocks() -> None:
+    # 12 rounds of 0.35 s x 1.05 per pair of requests: 20 / 4.41 = 4.5 requests, not fewer than 5.
+    assert plan(20.0, [0.2, 0.15], 4) == Plan(block=5, warmup=1, rounds_per_launch=3)
+
+
+def test_models_in_between_get_blocks_of_a_hundred() -> None:
+    # A round costs 100 x 4 ms x 1.05 = 0.42 s, so 20 s hold 47.6 of them: 12 in each of 4 launches.
+    assert plan(20.0, [0.002, 0.002], 4) == Plan(block=100, warmup=5, rounds_per_launch=12)
+
+
+def test_models_take_turns_on_the_same_requests_in_fresh_processes(
+    make_model: MakeModel, requests: Requests, store: Store, tmp_path: Path
+) -> None:
+    models = [make_model("v1.0"), make_model("v1.1", noise=0.1)]
+    subjects = [Subject(ref=m.ref(), path=m.path, signature=m.manifest.signature) for m in models]
+    before = os.sched_getaffinity(0)
+    run = measure(subjects, requests, place(find_instance("local"), threads=1), seconds=0.2, launches=2, seed=1, store=store)
+    assert os.sched_getaffinity(0) == before
+    blocks = run.samples.blocks
+    assert {(b.model, b.launch) for b in blocks} == {(0, 0), (1, 0), (0, 1), (1, 1)}
+    for first, second in zip(blocks[::2], blocks[1::2], strict=True):
+        assert (first.round, first.turn, second.round, second.turn) == (first.round, 0, first.round, 1)
+        assert first.model != second.model
+        assert (first.requests == second.requests).all()
+    assert len({b.model for b in blocks[::2]}) == 2
+    assert all((b.ns > 0).all() for b in blocks)
+    assert len(run.launches) == 4
+    assert all(told.ready.load_ns > 0 and told.ended.memory_bytes > 10 * 2**20 for told in run.launches)
+    assert run.candidates == (30,) * 120
+
+    write_samples([run.samples], tmp_path / "samples.parquet")
+    table = pq.read_table(tmp_path / "samples.parquet")
+    assert table.num_rows == sum(len(b.ns) for b in blocks)
+    assert table.column_names == ["instance", "model", "launch", "round", "turn", "request_id", "ns"]
+    first_rows = table.slice(0, len(blocks[0].ns))
+    assert first_rows["ns"].to_pylist() == blocks[0].ns.tolist()
+    assert first_rows["request_id"].to_pylist() == [f"r{i}" for i in blocks[0].requests]
+
+
+@pytest.fixture
+def worker() -> WorkerHandle:
+    return WorkerHandle("v1.0", sorted(os.sched_getaffinity(0))[:1], 1)
+
+
+def test_a_worker_that_dies_is_reported_with_its_last_words(worker: WorkerHandle) -> None:
+    try:
+        with pytest.raises(RunFailed, match=r"measuring v1\.0: the worker process died: AssertionError: the first command must be Open"):
+            worker.block((0,), 0)
+    finally:
+        worker.kill()
+
+
+def test_a_killed_worker_is_reported_with_its_signal(worker: WorkerHandle) -> None:
+    try:
+        os.kill(worker.pid, 9)
+        with pytest.raises(RunFailed, match="killed by signal 9"):
+            worker.block((0,), 0)
+    finally:
+        worker.kill()
+
+
+def test_a_model_the_worker_cannot_load_is_the_users_error(worker: WorkerHandle, requests: Requests, tmp_path: Path) -> None:
+    requests.write(tmp_path / "requests.parquet")
+    (tmp_path / "empty").mkdir()
+    try:
+        with pytest.raises(InputError, match="expected a model artifact folder"):
+            worker.open(tmp_path / "empty", tmp_path, tmp_path / "requests.parquet", 1)
+    finally:
+        worker.kill()
+
+
+def test_killing_twice_is_harmless(worker: WorkerHandle) -> None:
+    worker.kill()
+    worker.kill()
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker.pid, 0)
+
+
+def test_the_parent_stays_off_measured_cpus_when_others_are_left() -> None:
+    before = os.sched_getaffinity(0)
+    some = sorted(before)[:1]
+    with aside(some):
+        expected = before - set(some) or before
+        assert os.sched_getaffinity(0) == expected
+    assert os.sched_getaffinity(0) == before
