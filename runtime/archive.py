@@ -43,7 +43,8 @@ def kind_of(path: Path) -> FileKind:
     if not head:
         raise InputError.mismatch(str(path), expected="a model file", found="an empty file", fix="save the model again")
     if head.startswith(b"PK"):
-        names = {name.partition("/")[2] for name in read_zip(path).namelist()}
+        with _open_zip(path, str(path)) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()}
         if "archive_format" in names or "models/model.json" in names:
             return "torch.export archive"
         if "constants.pkl" in names:
@@ -58,17 +59,26 @@ def kind_of(path: Path) -> FileKind:
 def read_zip(source: Path | bytes, where: str = "") -> zipfile.ZipFile:
     """Open a zip as PyTorch writes it: uncompressed, so nothing in it may claim to be larger than the file itself."""
     where = where or str(source)
-    size = len(source) if isinstance(source, bytes) else source.stat().st_size
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise InputError(where, f"is a truncated or damaged archive ({error})", fix="copy or save the file again") from None
+    archive = _open_zip(source, where)
     members = archive.infolist()
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
     if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > size:
         problem = "declares contents larger than the file, or compressed ones; PyTorch writes neither"
         raise InputError(where, problem, fix="save the model again")
     if len({m.filename for m in members}) != len(members):
         raise InputError(where, "holds two members of one name; PyTorch never writes that", fix="save the model again")
+    return archive
+
+
+def _open_zip(source: Path | bytes, where: str) -> zipfile.ZipFile:
+    fix = "copy or save the file again"
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise InputError(where, f"is a truncated or damaged archive ({error})", fix=fix) from None
+    if archive.infolist() and min(m.header_offset for m in archive.infolist()) != 0:
+        # What was found is the directory of an archive stored inside this one, whose own end is cut off.
+        raise InputError(where, "is a truncated or damaged archive (it does not start where its directory says)", fix=fix)
     return archive
 
 

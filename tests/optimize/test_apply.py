@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from liftgate.core.artifact import ModelArtifact
+from liftgate.core.errors import InputError, RefusedStep, UnknownName
+from liftgate.core.requests import Requests
+from liftgate.core.store import Store
+from liftgate.optimize.agreement import spearman
+from liftgate.optimize.apply import apply
+from liftgate.recipes.recipe import Prune, QuantizeDynamic, QuantizeStatic, Recipe
+
+
+def test_steps_and_parents_are_kept_in_the_lineage(exported: ModelArtifact, store: Store, requests: Requests) -> None:
+    result = apply("prune-int8", "v1.1", store=store, requests=requests)
+    manifest = result.manifest
+    assert manifest.name == "v1.1-prune-int8"
+    assert manifest.parent == exported.manifest.digest
+    assert manifest.recipe == "prune-int8@1"
+    assert [step.kind for step in manifest.steps] == ["export", "prune", "quantize_dynamic"]
+    assert [one.name for one in store.lineage(result)] == ["v1.1-prune-int8", "v1.1"]
+
+
+def test_a_step_records_how_scores_and_size_moved(exported: ModelArtifact, store: Store, requests: Requests) -> None:
+    numbers = apply("int8-safe", exported, store=store, requests=requests).manifest.steps[-1].numbers
+    assert numbers["nodes_quantized"] == 4.0
+    assert 0 < numbers["max_abs_difference"] < 0.05
+    assert numbers["spearman"] > 0.98
+    assert numbers["size_bytes_after"] < numbers["size_bytes_before"]
+
+
+def test_pruning_makes_the_file_and_the_matrices_smaller(exported: ModelArtifact, store: Store, requests: Requests) -> None:
+    recipe = Recipe(name="half", version=1, description="", steps=(Prune(keep=0.5),))
+    result = apply(recipe, exported, store=store, requests=requests)
+    # mlp.0: 32 -> 16 units of 24 inputs and a bias, mlp.2: 16 -> 8 units; 16 * 25 + (32 * 16 - 16 * 8) + 8 + 8.
+    assert exported.manifest.parameters - result.manifest.parameters == 16 * 25 + 32 * 16 - 16 * 8 + 8 + 8
+    assert "mlp.0 32 -> 16, mlp.2 16 -> 8" in result.manifest.steps[-1].summary
+
+
+def test_a_bare_archive_is_exported_under_its_own_name_first(archive: Path, tmp_path: Path) -> None:
+    result = apply("int8-safe", archive, store=tmp_path)
+    assert Store(tmp_path).names() == ["v1.1", "v1.1-int8-safe"]
+    assert result.manifest.parent == Store(tmp_path).resolve("v1.1").manifest.digest
+
+
+def test_a_refused_step_writes_nothing(exported: ModelArtifact, store: Store, requests: Requests) -> None:
+    before = store.names()
+    recipe = Recipe(name="void", version=1, description="", steps=(QuantizeDynamic(), Prune(keep=0.99)))
+    with pytest.raises(RefusedStep, match=r"v1\.1: void: step 2"):
+        apply(recipe, exported, store=store, requests=requests)
+    assert store.names() == before
+    assert [path.name for path in (store.root / "objects").iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_wrong_column_is_named(exported: ModelArtifact, store: Store, requests: Requests) -> None:
+    wrong = Requests(requests.table.append_column("price", [[1.0] * len(requests)]), source="wrong.parquet")
+    with pytest.raises(UnknownName, match="unknown column 'price'"):
+        apply("int8-safe", exported, store=store, requests=wrong)
+
+
+def test_unknown_names_suggest_known_ones(exported: ModelArtifact, store: Store) -> None:
+    with pytest.raises(UnknownName, match=r"unknown model 'v1.2'; did you mean 'v1.1'\?"):
+        apply("int8-safe", "v1.2", store=store)
+    with pytest.raises(InputError, match="found nothing"):
+        apply("int8-safe", "missing.pt", store=store)
+
+
+def test_static_int8_by_neural_compressor_holds_int8_weights_and_close_scores(archive: Path, tmp_path: Path, requests: Requests) -> None:
+    result = apply("int8-static", archive, store=tmp_path, requests=requests)
+    step = result.manifest.steps[-1]
+    assert step.numbers["nodes_quantized"] == 4.0
+    assert step.numbers["spearman"] > 0.97
+    assert step.numbers["size_bytes_after"] < step.numbers["size_bytes_before"]
+
+
+def test_static_int8_needs_pytorch_and_requests(
+    exported: ModelArtifact, archive: Path, store: Store, requests: Requests, tmp_path: Path
+) -> None:
+    recipe = Recipe(name="static", version=1, description="", steps=(QuantizeStatic(),))
+    with pytest.raises(RefusedStep, match="needs the PyTorch model"):
+        apply(recipe, exported, store=store, requests=requests)
+    with pytest.raises(RefusedStep, match="needs real requests"):
+        apply(recipe, archive, store=tmp_path)
+
+
+def test_spearman_by_hand() -> None:
+    # Ranks 1 2 3 4 against 1 3 2 4: 1 - 6 * 2 / (4 * 15).
+    assert spearman(np.array([1.0, 2, 3, 4]), np.array([10.0, 30, 20, 40])) == pytest.approx(0.8)
+    assert spearman(np.ones(3), np.arange(3.0)) is None
