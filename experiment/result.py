@@ -38,7 +38,8 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Treatment against control on one segment (`all` for everyone): absolute and relative CTR difference by the delta method.
 
     `users_needed` is the number of users in the treatment arm, at the configured split, at which the experiment's smallest interesting
-    effect would be seen with its power, None when the data cannot say; `design_effect` is the variance over that of independent impressions.
+    effect would be seen with its power, None when the data cannot say;
+    `design_effect` is the variance over that of independent impressions.
     """
 
     treatment: str
