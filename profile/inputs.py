@@ -52,9 +52,13 @@ def _subject(model: Model, store: Store) -> Subject:
 
 
 def load_requests(requests: Path | Requests | None, subjects: Sequence[Subject], seed: int) -> Requests:
-    """The requests to use, checked against every model's signature; generated from the first one's when there are none."""
+    """The requests to use, checked against every model's signature.
+
+    When there are none they are generated from the signature that says most about roles: a torch.export archive says nothing.
+    """
     if requests is None:
-        requests = requests_from_signature(subjects[0].signature, seed=seed)
+        telling = max(subjects, key=lambda s: sum(spec.role == "request" for spec in s.signature.inputs))
+        requests = requests_from_signature(telling.signature, seed=seed)
     elif isinstance(requests, Path):
         requests = Requests.read(requests)
     for subject in subjects:

@@ -19,7 +19,7 @@ from ..core.verdict import Finding, Outcome, Verdict, judge
 from ..quality.evaluate import PairedPart
 from .budget import LATENCY, Budget, Gate, Max, MaxDrop, MaxRegress
 from .measure import Run
-from .statistics import Decision, absolute_gate, holm, mean_gate, paired_ratio, quantile_estimate, resampled_gate, t_interval
+from .statistics import Decision, absolute_gate, holm, mean_gate, paired_ratio, quantile_estimate, requests_for, resampled_gate, t_interval
 
 # Percentile intervals of a mean over fewer users cover too rarely to decide on.
 FEWEST_USERS = 20
@@ -107,6 +107,10 @@ def _rule_latency(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
         return _Ruling(decision=decision, found=_ms(estimate), limit=gate.limit.text, upper=True)
     paired = paired_ratio(run.samples.of(0), treatment, p)
     decision = mean_gate(np.asarray(paired.units), math.log1p(gate.limit.value), gate.alpha)
+    if len(paired.units) < 2:
+        needed, fewest = requests_for(p), min(sum(map(len, launch)) for launch in treatment)
+        why = f"needs at least {needed} requests per launch, has {fewest}" if fewest < needed else decision.why
+        decision = msgspec.structs.replace(decision, why=why, more=max(needed / fewest, 2.0 / len(treatment)))
     return _ratio_ruling(paired.estimate(1 - 2 * gate.alpha), decision, gate, evidence.control)
 
 

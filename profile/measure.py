@@ -26,7 +26,7 @@ from .samples import SampleBlock, Samples
 LAUNCHES = 5
 # A round costs a switch between processes; blocks much shorter than this measure the switch.
 _USUAL_BLOCK, _LARGEST_BLOCK, _SMALLEST_BLOCK = 100, 1000, 5
-_FEWEST_ROUNDS, _MOST_ROUNDS = 12, 80
+_FEWEST_ROUNDS, _MOST_ROUNDS = 10, 80
 _LARGEST_POOL, _POOL_BYTES = 1000, 256 * 2**20
 # At least this share of the time is spent measuring, however long the processes take to start.
 _MEASURING_SHARE = 0.4
@@ -71,8 +71,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 def plan(seconds: float, request_s: Sequence[float], launches: int) -> Plan:
     """Divide `seconds` of measuring over launches, rounds and blocks, for models that need `request_s` per request.
 
-    Rounds are what intervals are made of, so slow models get smaller blocks before they get fewer than 12 rounds; fast ones get larger
-    blocks once there are 80. The smallest plan (12 rounds of 5) may take longer than `seconds`.
+    Rounds are what intervals are made of, so slow models get smaller blocks before they get fewer than 10 rounds; fast ones get larger
+    blocks once there are 80. The smallest plan (10 rounds of 5) may take longer than `seconds`.
     """
     each = max(sum(request_s), 1e-7) * 1.05
     rounds = seconds / (_USUAL_BLOCK * each)
@@ -81,7 +81,7 @@ def plan(seconds: float, request_s: Sequence[float], launches: int) -> Plan:
         rounds, block = _FEWEST_ROUNDS, max(_SMALLEST_BLOCK, int(seconds / (_FEWEST_ROUNDS * each)))
     elif rounds > _MOST_ROUNDS:
         rounds, block = _MOST_ROUNDS, min(_LARGEST_BLOCK, int(seconds / (_MOST_ROUNDS * each)))
-    return Plan(block=block, warmup=max(1, block // 20), rounds_per_launch=max(1, math.ceil(rounds / launches)))
+    return Plan(block=block, warmup=block // 20, rounds_per_launch=max(1, math.ceil(rounds / launches)))
 
 
 def measure(

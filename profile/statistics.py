@@ -117,14 +117,14 @@ def _between_launches(launches: Launches, p: float, value: float, level: float) 
     None with too few launches for quantile `p` of *them*: five processes tell about the median process, not about the worst in 20.
     """
     pooled = [np.concatenate(list(blocks)) for blocks in launches]
-    if min(len(pooled), *map(len, pooled)) < max(3, _requests_for(p)):
+    if min(len(pooled), *map(len, pooled)) < max(3, requests_for(p)):
         return None
     logs = np.log([float(np.quantile(launch, p)) for launch in pooled])
     half = float(stats.t.ppf((1 + level) / 2, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs)))
     return value * math.exp(-half), value * math.exp(half)
 
 
-def _requests_for(p: float) -> int:
+def requests_for(p: float) -> int:
     """The fewest requests of which quantile `p` says more than their minimum or maximum would."""
     return math.ceil(1 / min(p, 1 - p) - 1e-9)
 
@@ -165,7 +165,7 @@ def _f_test(groups: Sequence[Sequence[float]]) -> float:
 
 def _log_ratios(control: Sequence[Nanoseconds], treatment: Sequence[Nanoseconds], p: float) -> list[float]:
     """Log ratio of quantile `p` for every join of rounds that is large enough for it."""
-    needed = _requests_for(p)
+    needed = requests_for(p)
     found = []
     a: list[Nanoseconds] = []
     b: list[Nanoseconds] = []

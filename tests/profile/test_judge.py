@@ -157,6 +157,15 @@ def test_a_marginal_failure_among_many_gates_is_undecided() -> None:
     assert "not after Holm's correction over 10 gates" in many.findings[0].reason
 
 
+def test_too_few_requests_for_a_quantile_say_how_many_it_needs() -> None:
+    run = run_of("local")
+    cut = [msgspec.structs.replace(b, ns=b.ns[:5], requests=b.requests[:5]) for b in run.samples.blocks]
+    few = msgspec.structs.replace(run, samples=msgspec.structs.replace(run.samples, blocks=tuple(cut)))
+    finding = only(judged('[[gate]]\nmetric = "latency_p99"\nmax_regress = "5%"\n', few))
+    assert finding.outcome is Outcome.UNDECIDED
+    assert "needs at least 100 requests per launch, has 50; about 2.0 times the time" in finding.reason
+
+
 def test_a_warning_never_changes_the_verdict() -> None:
     found = judged('[[gate]]\nmetric = "size"\nmax = "1 B"\nlevel = "warn"\n')
     assert (found.outcome, only(found).outcome) == (Outcome.PASS, Outcome.FAIL)
