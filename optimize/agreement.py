@@ -42,6 +42,8 @@ def agree(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signat
             if not np.isfinite(reference).all():
                 fix = "the model is broken for this input: run it in PyTorch to see where it appears"
                 raise InputError.mismatch(at, expected="finite numbers from PyTorch", found="NaN or infinity", fix=fix)
+            if spec is signature.score and reference.size != rows:
+                raise InputError.mismatch(at, expected=f"{rows} scores, one per row", found=f"{reference.size}")
             if reference.shape != other.shape:
                 raise InputError.mismatch(at, expected=f"shape {list(reference.shape)} as in PyTorch", found=f"{list(other.shape)}")
             difference = np.abs(other - reference)

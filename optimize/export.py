@@ -44,8 +44,8 @@ def export(
     """Export `model` and check ONNX Runtime against PyTorch at 1, 2 and 256 rows; the artifact is written only when they agree.
 
     `model` is a torch.nn.Module, the path of a torch.export archive or ONNX file, `module:factory` (with `weights`, a state_dict), or a
-    Source. Inputs named in `request_inputs`, or whose column in `requests` has one value per request, get the role `request`; without either
-    every input is a candidate input. Raises InputError (UntrustedError for files that would run code) with what to do.
+    Source. Inputs named in `request_inputs`, or whose column in `requests` has one value per request, get the role `request`; without
+    either every input is a candidate input. Raises InputError (UntrustedError for files that would run code) with what to do.
     """
     check_name(name)
     target = store if isinstance(store, Store) else Store(store) if store is not None else Store.default()

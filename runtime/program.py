@@ -86,10 +86,12 @@ def _outputs(program: torch.export.ExportedProgram, labels: Mapping[str, str], w
             where, expected="a forward that returns tensors", found="something else", fix="return the scores as one tensor"
         )
     first = _named(tuple(values[0].shape), labels)
-    if not first or first[0] != ROWS or any(size != 1 for size in first[1:]):
+    if not first or isinstance(first[0], int) or any(size != 1 for size in first[1:]):
         raise InputError.mismatch(
             f"{where}: first output", expected="one score per row (shape [rows] or [rows, 1])", found=f"shape {list(first)}"
         )
+    # PyTorch may only know the leading size as an expression of rows; that it is rows is checked by running the model.
+    labels = {**labels, str(values[0].shape[0]): ROWS}
     names = ["score", *(f"output_{i}" for i in range(1, len(values)))]
     return tuple(
         OutputSpec(name=name, dtype=_dtype(value.dtype), shape=_named(tuple(value.shape), labels))

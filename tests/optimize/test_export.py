@@ -115,6 +115,15 @@ class _Flat:
         return {"score": np.full(len(feeds["x"]), 1.0)}  # type: ignore[index]
 
 
+def test_a_model_that_scores_pairs_of_rows_is_refused(tmp_path: Path) -> None:
+    class Pairs(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x, x]).sum(1)
+
+    with pytest.raises(InputError, match="expected 1 scores, one per row, found 2"):
+        export(Pairs(), name="pairs", store=tmp_path, example_inputs=(torch.ones(2, 3),))
+
+
 def test_varying_history_lengths_make_a_varying_dimension(ranker: nn.Module, requests: Requests, tmp_path: Path) -> None:
     histories = [value[: 4 + i % 3] for i, value in enumerate(requests.table["history"].to_pylist())]
     data = {name: requests.table[name].to_pylist() for name in requests.table.column_names} | {"history": histories}
