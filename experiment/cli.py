@@ -65,7 +65,7 @@ def plan(
     write_json(found, json_path)
     say(
         f"{found.impressions_per_arm:,} impressions or {found.users_per_arm:,} users per arm to see {found.baseline:.3%} become "
-        f"{found.baseline * (1 + found.effect):.3%} ({found.power:.0%} power, two-sided {found.alpha:.0%}, design effect {found.design_effect:g}, "
-        f"{found.impressions_per_user:g} impressions per user)",
+        f"{found.baseline * (1 + found.effect):.3%} ({found.power:.0%} power, two-sided {found.alpha:.0%}, "
+        f"design effect {found.design_effect:g}, {found.impressions_per_user:g} impressions per user)",
         json_path=json_path,
     )

@@ -34,8 +34,8 @@ def plan(
 ) -> Plan:
     """Size an A/B test of two click-through rates, `baseline` and `baseline * (1 + effect)`.
 
-    `design_effect` multiplies the variance of independent impressions (an `analyse` of an earlier experiment reports it; 1 means that a user's
-    impressions have nothing in common, which is never quite true). Raises InputError for rates outside 0 to 1.
+    `design_effect` multiplies the variance of independent impressions (`analyse` reports that of an earlier experiment; 1
+    means that a user's impressions have nothing in common, which is never quite true). Raises InputError for rates outside 0 to 1.
     """
     other = baseline * (1 + effect)
     if not (0 < baseline < 1 and 0 < other < 1 and effect != 0):
