@@ -1,0 +1,123 @@
+"""Which numbers of a report go into which chart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from ..core.columns import ALL_SEGMENTS
+from ..core.estimate import Estimate
+from ..experiment.result import Analysis
+from ..profile.result import Comparison, InstanceLatency
+from . import charts
+from .analysis_tables import PERCENT, every_effect, rate_name, segment_name, signed_percent
+from .comparison_tables import RATIO, change_of, headline_quantile, quality_value
+from .numbers import MINUS, UNKNOWN, with_interval
+from .result import LatencyCurve
+
+
+def series_of(comparison: Comparison) -> dict[str, int]:
+    """A colour number per model, the same in every chart; 0 is the control."""
+    names = [comparison.control.name, *(c.model.name for c in comparison.candidates)]
+    return {name: i for i, name in enumerate(dict.fromkeys(names))}
+
+
+def tradeoff(comparison: Comparison, instance: InstanceLatency, metric: str) -> tuple[Markup, tuple[str, ...]]:
+    """Quality against latency, and the models that cannot be drawn because one of their numbers is unknown."""
+    quantile = headline_quantile(instance)
+    points, missing = [], []
+    for model in instance.models:
+        x = model.quantiles_ms.get(quantile or "")
+        y = quality_value(comparison, model.model.name, metric)
+        if x is None or y is None or x.value is None or y.value is None:
+            missing.append(model.model.name)
+        else:
+            points.append(charts.Point(name=model.model.name, series=series_of(comparison).get(model.model.name, 0), x=x, y=y))
+    title = f"{metric} against {quantile} latency on {instance.instance}"
+    return charts.scatter(points, title=title, x_title=f"{quantile} service time, ms", y_title=metric), tuple(missing)
+
+
+def segment_forest(comparison: Comparison, metric: str) -> Markup:
+    """The ratio to the control per segment and treatment, segments together so that they can be compared."""
+    series, several = series_of(comparison), len(comparison.candidates) > 1
+    found = [(c.model.name, q) for c in comparison.candidates for q in c.quality if q.metric == metric]
+    order = {name: i for i, name in enumerate(dict.fromkeys(q.segment for _, q in found))}
+    found.sort(key=lambda pair: (pair[1].segment != ALL_SEGMENTS, order[pair[1].segment], series[pair[0]]))
+    rows = []
+    for model, change in found:
+        label = segment_name(change.segment)
+        words = with_interval(change.ratio, RATIO)
+        name = f"{label} · {model}" if several else f"{label} ({change.users:,})"
+        rows.append(charts.ForestRow(label=name, series=series[model], estimate=change.ratio, words=words))
+    return charts.forest(rows, title=f"{metric} against the control per segment", x_title=f"{metric}, treatment / control", reference=1.0)
+
+
+def drift(comparison: Comparison, instance: InstanceLatency) -> Markup:
+    """The paired ratio of every round."""
+    quantile = headline_quantile(instance)
+    series = series_of(comparison)
+    found = ((name, change_of(instance, name, quantile or "")) for name in instance.changes)
+    shown = [
+        charts.RoundSeries(name=name, series=series.get(name, 1), ratios=change.round_ratios, estimate=change.ratio)
+        for name, change in found
+        if change is not None
+    ]
+    title = f"{quantile} ratio of each round on {instance.instance}"
+    return charts.rounds(shown, title=title, y_title=f"{quantile} of the treatment / {quantile} of the control, same round")
+
+
+def distribution(comparison: Comparison, curves: Sequence[LatencyCurve], instance: str) -> Markup:
+    """Cumulative distributions of all models on one instance."""
+    series = series_of(comparison)
+    shown = [
+        charts.Curve(name=c.model, series=series.get(c.model, 1), ms=c.ms, share=c.share)
+        for c in sorted(curves, key=lambda c: series.get(c.model, len(series)))
+        if c.instance == instance
+    ]
+    return charts.ecdf(shown, title=f"Distribution of service times on {instance}")
+
+
+def arm_intervals(analysis: Analysis) -> Markup:
+    """The rate of each arm with its interval."""
+    rows = [
+        charts.ForestRow(label=f"{arm.arm} ({arm.model})", series=series, estimate=arm.ctr, words=with_interval(arm.ctr, PERCENT))
+        for arm, series in zip(analysis.arms, arm_series(analysis), strict=True)
+    ]
+    name = rate_name(analysis)
+    return charts.forest(rows, title=f"{name} per arm", x_title=f"{name} with its interval", reference=None, form=_percent)
+
+
+def arm_series(analysis: Analysis) -> tuple[int, ...]:
+    """A colour number per arm; 0 is the control."""
+    others = [a.arm for a in analysis.arms if a.arm != analysis.control]
+    return tuple(0 if a.arm == analysis.control else others.index(a.arm) + 1 for a in analysis.arms)
+
+
+def effect_forest(analysis: Analysis) -> Markup:
+    """The relative effect on everyone and on each segment."""
+    effects = every_effect(analysis)
+    treatments = list(dict.fromkeys(e.treatment for e in effects))
+    rows = []
+    for effect in effects:
+        label = segment_name(effect.segment)
+        name = f"{label} · {effect.treatment}" if len(treatments) > 1 else label
+        words = with_interval(effect.relative, signed_percent)
+        series = treatments.index(effect.treatment) + 1
+        rows.append(charts.ForestRow(label=name, series=series, estimate=effect.relative, words=words))
+    title = f"Relative effect on {rate_name(analysis)}"
+    return charts.forest(rows, title=title, x_title=f"{title}, treatment against control", reference=0.0, form=_signed)
+
+
+def interval_level(estimates: Sequence[Estimate]) -> str:
+    """`95 %`, or every level that occurs."""
+    levels = sorted({e.level for e in estimates})
+    return " and ".join(f"{level * 100:g} %" for level in levels) or UNKNOWN
+
+
+def _percent(value: float) -> str:
+    return f"{value * 100:.3g} %"
+
+
+def _signed(value: float) -> str:
+    return f"{value * 100:+.3g} %".replace("-", MINUS).replace("+0 ", "0 ")
