@@ -35,15 +35,20 @@ _DRAINED_BYTES = 64 * 2**20
 class Headers(Protocol):
     """What we use of RSGI's headers."""
 
-    def get(self, key: str, default: str | None = None) -> str | None: ...
+    def get(self, key: str, /) -> str | None: ...
 
 
 class Scope(Protocol):
     """What we use of RSGI's request scope."""
 
-    proto: str
-    method: str
-    path: str
+    @property
+    def proto(self) -> str: ...
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
 
     @property
     def headers(self) -> Headers: ...

@@ -40,6 +40,12 @@ def post(connection: http.client.HTTPConnection, path: str, body: bytes) -> tupl
     return response.status, json.loads(response.read())
 
 
+def serve(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the router to its end: for when it is expected to refuse."""
+    command = [sys.executable, "-m", "liftgate.serve", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
 def read_exposures(logs: Path) -> list[Exposure]:
     """Every whole line."""
     lines = (logs / "exposures.jsonl").read_bytes().split(b"\n")[:-1]
@@ -139,21 +145,16 @@ def test_a_stopped_router_answers_what_is_in_flight_and_exits_with_zero(store: S
 
 def test_a_second_router_on_the_same_port_is_refused(store: Store, experiment_file: Path, tmp_path: Path) -> None:
     with RouterProcess(experiment_file, logs=tmp_path / "logs", store=store.root) as router:
-        second = RouterProcess(experiment_file, logs=tmp_path / "other", store=store.root, port=router.port)
-        # The first one answers "ready" on that port, so the second is run to its end here.
-        command = [sys.executable, "-m", "liftgate.serve", str(experiment_file), "--logs", str(second.logs), "--port", str(router.port)]
-        result = subprocess.run([*command, "--store", str(store.root)], capture_output=True, text=True, timeout=60, check=False)
+        result = serve(str(experiment_file), "--logs", str(tmp_path / "other"), "--port", str(router.port), "--store", str(store.root))
     assert result.returncode == 2
     assert "cannot be listened on (Address already in use)" in result.stderr
     assert "Traceback" not in result.stderr
 
 
 def test_a_model_that_is_not_there_is_reported_before_the_port_is_opened(store: Store, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "liftgate.serve", "high", "lwo", "--split", "90:10", "--logs", str(tmp_path / "logs")]
     port = free_port()
-    result = subprocess.run(
-        [*command, "--port", str(port), "--store", str(store.root)], capture_output=True, text=True, timeout=60, check=False
-    )
+    models = ("high", "lwo", "--split", "90:10")
+    result = serve(*models, "--logs", str(tmp_path / "logs"), "--port", str(port), "--store", str(store.root))
     assert result.returncode == 2
     assert "arm 'lwo'" in result.stderr
     assert "did you mean 'low'?" in result.stderr
@@ -168,7 +169,7 @@ def test_a_router_that_cannot_start_fails_with_its_own_words(store: Store, tmp_p
 
 
 def test_a_treatment_that_gives_nan_falls_back_in_the_real_runtime(store: Store, experiment_file: Path, tmp_path: Path) -> None:
-    experiment_file.write_text(experiment_file.read_text().replace('"low", weight = 50', '"nan", weight = 1e9').replace("[5,", "[500,"))
+    experiment_file.write_text(experiment_file.read_text().replace('"low", weight = 50', '"nan", weight = 1e9'))
     with RouterProcess(experiment_file, logs=tmp_path / "logs", store=store.root) as router:
         connection = http.client.HTTPConnection(router.host, router.port, timeout=30)
         body = request("u1", "r1").replace(b"[5, 9, 1, 7]", b"[500, 9, 1, 7]")
@@ -184,7 +185,8 @@ def test_a_treatment_that_gives_nan_falls_back_in_the_real_runtime(store: Store,
 def triton() -> ModuleType:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its dependencies warn at import; none of ours are in there
-        return pytest.importorskip("tritonclient.http")
+        module: ModuleType = pytest.importorskip("tritonclient.http")
+    return module
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:gevent", "ignore::DeprecationWarning:geventhttpclient")
