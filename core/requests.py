@@ -58,6 +58,11 @@ class Requests:
         return cls(table, source=str(path), sha256=sha256_of(path))
 
     @classmethod
+    def load(cls, requests: Requests | Path | str) -> Requests:
+        """The requests themselves, or those in a file: what every public function takes as `requests`."""
+        return requests if isinstance(requests, Requests) else cls.read(Path(requests))
+
+    @classmethod
     def of(cls, data: Mapping[str, Sequence[object]], *, source: str = "memory", note: str = "") -> Requests:
         """Requests from columns in memory; `note` marks them as generated and says how."""
         return cls(pa.table(dict(data)), source=source, note=note)

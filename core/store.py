@@ -52,6 +52,13 @@ class Store:
         """The store at `LIFTGATE_STORE`, else `.liftgate/` in the current folder."""
         return cls(Path(os.environ.get("LIFTGATE_STORE") or ".liftgate"))
 
+    @classmethod
+    def of(cls, store: Store | Path | str | None) -> Store:
+        """The store itself, the one at a path, or the default one for None: what every public function takes as `store`."""
+        if isinstance(store, Store):
+            return store
+        return cls(Path(store)) if store is not None else cls.default()
+
     def names(self) -> list[str]:
         """All names, sorted."""
         folder = self.root / "models"

@@ -24,7 +24,7 @@ NOTES = (
 )
 
 
-def analyse(experiment: Path | str | Experiment, logs: Path, *, segments: bool = True, command: str = "") -> Analysis:
+def analyse(experiment: Path | str | Experiment, logs: Path | str, *, segments: bool = True, command: str = "") -> Analysis:
     """Analyse the logs of an experiment.
 
     A treatment's outcome is PASS when the interval of its relative CTR effect lies above 0, FAIL when it lies below 0, UNDECIDED

@@ -31,8 +31,8 @@ def apply(
     model: ModelArtifact | str | Path,
     *,
     name: str | None = None,
-    requests: Path | Requests | None = None,
-    store: Store | Path | None = None,
+    requests: Requests | Path | str | None = None,
+    store: Store | Path | str | None = None,
     progress: Progress = silent,
 ) -> ModelArtifact:
     """Apply a recipe (a value, a shipped name, or a .toml path) and write the result as a new artifact called `<model>-<recipe>` or `name`.
@@ -41,9 +41,9 @@ def apply(
     `train.py:make_model`) is exported first, under its own name. Raises RefusedStep, and writes nothing, when a step cannot be applied
     or changes nothing.
     """
-    target = store if isinstance(store, Store) else Store(store) if store is not None else Store.default()
+    target = Store.of(store)
     chosen = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-    real = requests if isinstance(requests, Requests) or requests is None else Requests.read(Path(requests))
+    real = None if requests is None else Requests.load(requests)
     if name is not None:
         check_name(name)
     parent, original = _parent(model, target, real, progress)

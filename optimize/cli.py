@@ -185,7 +185,7 @@ def _tell(artifact: ModelArtifact, json_path: str | None) -> None:
 def _store(path: Path | None) -> Store:
     from ..core.store import Store  # noqa: PLC0415 - as above
 
-    return Store(path) if path is not None else Store.default()
+    return Store.of(path)
 
 
 def _default_name(model: str) -> str:

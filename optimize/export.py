@@ -33,8 +33,8 @@ def export(
     model: object,
     *,
     name: str,
-    store: Store | Path | None = None,
-    requests: Path | Requests | None = None,
+    store: Store | Path | str | None = None,
+    requests: Requests | Path | str | None = None,
     weights: Path | None = None,
     request_inputs: Sequence[str] | None = None,
     example_inputs: object = None,
@@ -48,8 +48,8 @@ def export(
     either every input is a candidate input. Raises InputError (UntrustedError for files that would run code) with what to do.
     """
     check_name(name)
-    target = store if isinstance(store, Store) else Store(store) if store is not None else Store.default()
-    real = requests if isinstance(requests, Requests) or requests is None else Requests.read(Path(requests))
+    target = Store.of(store)
+    real = None if requests is None else Requests.load(requests)
     progress(_STAGES[0], 0, len(_STAGES))
     source = load_source(model, weights=weights, trust_pickle=trust_pickle)
     with target.draft(name) as draft:

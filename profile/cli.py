@@ -242,7 +242,7 @@ def _console(json_path: str | None) -> Console:
 def _store(path: Path | None) -> Store:
     from ..core.store import Store  # noqa: PLC0415
 
-    return Store(path) if path is not None else Store.default()
+    return Store.of(path)
 
 
 def _run_folder(store: Store, control: str, treatment: str) -> Path:

@@ -30,15 +30,15 @@ from .summary import summarize
 def compare(
     control: Model,
     *treatments: Model,
-    requests: Path | Requests | None = None,
-    budget: Path | Budget | None = None,
+    requests: Requests | Path | str | None = None,
+    budget: Budget | Path | str | None = None,
     instances: Sequence[str] = (LOCAL,),
     metrics: Sequence[str] = METRICS,
     seconds: float = 20.0,
     launches: int = LAUNCHES,
     seed: int = 0,
-    store: Store | None = None,
-    run_dir: Path | None = None,
+    store: Store | Path | str | None = None,
+    run_dir: Path | str | None = None,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> Comparison:
@@ -53,8 +53,8 @@ def compare(
     if not treatments:
         raise InputError.mismatch("compare", expected="a control and at least one treatment", found="one model")
     check_duration(seconds, launches)
-    store = store or Store.default()
-    judged = read_budget(budget) if isinstance(budget, Path) else budget
+    store = Store.of(store)
+    judged = read_budget(Path(budget)) if isinstance(budget, Path | str) else budget
     placements = load_placements((*instances, *(judged.instances if judged else ())), threads)
     subjects = load_subjects((control, *treatments), store)
     asked = load_requests(requests, subjects, seed)
@@ -90,7 +90,7 @@ def compare(
         notes=_notes(asked, judged),
     )
     if run_dir is not None:
-        write_run(run_dir, result, list(runs.values()), evaluations)
+        write_run(Path(run_dir), result, list(runs.values()), evaluations)
     return result
 
 

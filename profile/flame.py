@@ -28,12 +28,12 @@ def flame(
     model: Model,
     out: Path,
     *,
-    requests: Path | Requests | None = None,
+    requests: Requests | Path | str | None = None,
     seconds: float = 10.0,
     native: bool = True,
     threads: int | None = None,
     seed: int = 0,
-    store: Store | None = None,
+    store: Store | Path | str | None = None,
     progress: Progress = silent,
 ) -> Path:
     """Write a flame graph (`.svg`), a speedscope profile (`.json`) or raw stacks (`.txt`) of `model` answering requests for `seconds`.
@@ -45,7 +45,7 @@ def flame(
     if kind is None:
         raise InputError.mismatch("--out", expected=f"a file ending in {', '.join(_FORMATS)}", found=repr(out.name))
     check_duration(seconds, 1)
-    store = store or Store.default()
+    store = Store.of(store)
     placement = load_placements([LOCAL], threads)[0]
     subject = load_subjects([model], store)[0]
     asked = load_requests(requests, [subject], seed)

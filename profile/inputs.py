@@ -51,19 +51,19 @@ def _subject(model: Model, store: Store) -> Subject:
     return Subject(ref=artifact.ref(), path=artifact.path.absolute(), signature=artifact.manifest.signature)
 
 
-def load_requests(requests: Path | Requests | None, subjects: Sequence[Subject], seed: int) -> Requests:
+def load_requests(requests: Requests | Path | str | None, subjects: Sequence[Subject], seed: int) -> Requests:
     """The requests to use, checked against every model's signature.
 
     When there are none they are generated from the signature that says most about roles: a torch.export archive says nothing.
     """
-    if requests is None:
+    if requests is not None:
+        real = Requests.load(requests)
+    else:
         telling = max(subjects, key=lambda s: sum(spec.role == "request" for spec in s.signature.inputs))
-        requests = requests_from_signature(telling.signature, seed=seed)
-    elif isinstance(requests, Path):
-        requests = Requests.read(requests)
+        real = requests_from_signature(telling.signature, seed=seed)
     for subject in subjects:
-        requests.check(subject.signature)
-    return requests
+        real.check(subject.signature)
+    return real
 
 
 def load_placements(names: Sequence[str], threads: int | None) -> list[Placement]:

@@ -18,18 +18,18 @@ from .summary import summarize
 def latency(
     models: Sequence[Model],
     *,
-    requests: Path | Requests | None = None,
+    requests: Requests | Path | str | None = None,
     instance: str = LOCAL,
     seconds: float = 20.0,
     launches: int = LAUNCHES,
     seed: int = 0,
-    store: Store | None = None,
+    store: Store | Path | str | None = None,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> InstanceLatency:
     """Service times of `models` on `instance`, in interleaved rounds; requests are generated from the first model when none are given."""
     check_duration(seconds, launches)
-    store = store or Store.default()
+    store = Store.of(store)
     placement = load_placements([instance], threads)[0]
     subjects = load_subjects(models, store)
     asked = load_requests(requests, subjects, seed)

@@ -78,11 +78,11 @@ class PairedPart(msgspec.Struct, frozen=True, kw_only=True):
 
 def evaluate(
     model: str | Path | ModelArtifact | Session,
-    requests: Path | Requests,
+    requests: Requests | Path | str,
     *,
     metrics: Sequence[str] = METRICS,
     seed: int = 0,
-    store: Store | None = None,
+    store: Store | Path | str | None = None,
     threads: int = 1,
     progress: Progress = silent,
 ) -> Quality:
@@ -95,31 +95,30 @@ def evaluate(
 
 def evaluate_users(
     model: str | Path | ModelArtifact | Session,
-    requests: Path | Requests,
+    requests: Requests | Path | str,
     *,
     metrics: Sequence[str] = METRICS,
     seed: int = 0,
-    store: Store | None = None,
+    store: Store | Path | str | None = None,
     threads: int = 1,
     progress: Progress = silent,
 ) -> Evaluation:
     """The same as `evaluate`, with the value of every user kept."""
     judges = [parse_metric(m, where="metrics") for m in metrics]
-    if isinstance(requests, Path):
-        requests = Requests.read(requests)
-    labels = requests.labels
+    asked = Requests.load(requests)
+    labels = asked.labels
     if labels is None:
         fix = "add one: a list per request, one relevance per candidate"
-        raise InputError.mismatch(requests.source, expected=f"a column '{columns.LABEL}' to judge rankings by", found="none", fix=fix)
+        raise InputError.mismatch(asked.source, expected=f"a column '{columns.LABEL}' to judge rankings by", found="none", fix=fix)
     if isinstance(model, str | Path | ModelArtifact):
-        model = open_session(model, SessionSettings(threads=threads), store=store or Store.default())
-    everyone = Ranking.of(_scores(model, requests, progress), labels, requests.user_ids, where=requests.source)
+        model = open_session(model, SessionSettings(threads=threads), store=Store.of(store))
+    everyone = Ranking.of(_scores(model, asked, progress), labels, asked.user_ids, where=asked.source)
     parts = [SegmentUsers(segment=columns.ALL_SEGMENTS, per_user=judge.per_user(everyone)) for judge in judges]
-    of_request = np.asarray(requests.segments or [], dtype=str)
+    of_request = np.asarray(asked.segments or [], dtype=str)
     for segment in sorted(set(of_request.tolist()) - {columns.ALL_SEGMENTS}):
         some = everyone.only(of_request == segment)
         parts.extend(SegmentUsers(segment=segment, per_user=judge.per_user(some)) for judge in judges)
-    return Evaluation(model=model.ref, requests=requests.ref, parts=tuple(parts), seed=seed)
+    return Evaluation(model=model.ref, requests=asked.ref, parts=tuple(parts), seed=seed)
 
 
 def pair(control: Evaluation, treatment: Evaluation) -> tuple[PairedPart, ...]:

@@ -30,7 +30,7 @@ class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
     kind: str | None = None
 
 
-def report(run_dir: Path | str, *, out: Path | None = None) -> Report:
+def report(run_dir: Path | str, *, out: Path | str | None = None) -> Report:
     """Read the results in `run_dir`, write `report.html`, `report.md` and `report.json` to `out` (default: beside them).
 
     Needs `comparison.json` or `analysis.json`; `story.json` and `samples.parquet` are used when they are there. Raises InputError when
@@ -39,7 +39,7 @@ def report(run_dir: Path | str, *, out: Path | None = None) -> Report:
     read = read_run(Path(run_dir))
     # All three exist before the first is written, so a failure leaves the folder as it was.
     contents: dict[str, str | bytes] = {HTML_FILE: html(read), MARKDOWN_FILE: markdown(read), JSON_FILE: to_json(read)}
-    folder = Path(run_dir) if out is None else out
+    folder = Path(run_dir if out is None else out)
     try:
         for name, content in contents.items():
             write_atomically(folder / name, content)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def serve(
-    experiment: str | Path, *, host: str = "127.0.0.1", port: int = 8080, logs: Path = Path("logs"), store: Path | None = None
+    experiment: Path | str, *, host: str = "127.0.0.1", port: int = 8080, logs: Path | str = Path("logs"), store: Path | str | None = None
 ) -> None:
     """Serve the arms of an experiment behind one HTTP port until interrupted.
 
@@ -15,4 +15,4 @@ def serve(
     """
     from .run import run  # noqa: PLC0415 - the room's weight is loaded only when something is served
 
-    run(Path(experiment), host=host, port=port, logs=logs, store=store)
+    run(Path(experiment), host=host, port=port, logs=Path(logs), store=Path(store) if store is not None else None)

@@ -37,7 +37,7 @@ def run_experiment(experiment: Experiment, *, host: str, port: int, logs: Path, 
     The experiment is written to `logs/experiment.toml` beside the logs it explains. Raises LiftgateError for a model that cannot be
     loaded, a logs folder in use, or a port in use, before the port is opened.
     """
-    arms = load_arms(experiment, Store(store) if store is not None else Store.default())
+    arms = load_arms(experiment, Store.of(store))
     check_port(host, port)
     asyncio.run(_serve(experiment, arms, host, port, logs))
 

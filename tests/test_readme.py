@@ -25,7 +25,8 @@ class Ranker(torch.nn.Module):
 
     def forward(self, user: torch.Tensor, history: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
         seen = self.items(history).mean(dim=1)
-        return self.top(torch.cat([self.users(user), seen, self.items(item)], dim=1)).squeeze(1)
+        score: torch.Tensor = self.top(torch.cat([self.users(user), seen, self.items(item)], dim=1))
+        return score.squeeze(1)
 
 
 def save(model: torch.nn.Module, path: Path) -> None:

@@ -29,7 +29,8 @@ class Ranker(nn.Module):
         items, past = self.items(item), self.items(history)
         weights = (past @ self.query(items).unsqueeze(-1)).squeeze(-1).masked_fill(history == 0, -1e9).softmax(-1)
         taste = (weights.unsqueeze(1) @ past).squeeze(1)
-        return self.mlp(torch.cat([self.users(user), items, taste], -1)).squeeze(-1)
+        score: torch.Tensor = self.mlp(torch.cat([self.users(user), items, taste], -1))
+        return score.squeeze(-1)
 
 
 def make_requests(count: int = 12) -> Requests:

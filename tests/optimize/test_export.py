@@ -125,7 +125,7 @@ def test_a_model_that_scores_pairs_of_rows_is_refused(tmp_path: Path) -> None:
 
 
 def test_varying_history_lengths_make_a_varying_dimension(ranker: nn.Module, requests: Requests, tmp_path: Path) -> None:
-    histories = [value[: 4 + i % 3] for i, value in enumerate(requests.table["history"].to_pylist())]
+    histories = [(value or [])[: 4 + i % 3] for i, value in enumerate(requests.table["history"].to_pylist())]
     data = {name: requests.table[name].to_pylist() for name in requests.table.column_names} | {"history": histories}
     artifact = export(ranker, name="ragged", store=tmp_path, requests=Requests.of(data))
     assert artifact.manifest.signature.input("history").shape == ("rows", "history_1")

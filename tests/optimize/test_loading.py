@@ -63,7 +63,7 @@ def test_a_legacy_pickle_is_refused_without_running(tmp_path: Path) -> None:
 def test_torchscript_says_what_to_save_instead(tmp_path: Path) -> None:
     path = tmp_path / "script.pt"
     with quiet():
-        torch.jit.save(torch.jit.trace(nn.Linear(2, 1), torch.zeros(1, 2)), path)
+        torch.jit.save(torch.jit.trace(nn.Linear(2, 1), torch.zeros(1, 2)), path)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     with pytest.raises(InputError, match=r"found a TorchScript archive; .*torch\.export\.save"):
         load_source(path)
 

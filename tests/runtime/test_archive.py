@@ -26,7 +26,8 @@ class Ranker(nn.Module):
         self.top = nn.Linear(4, 1)
 
     def forward(self, item: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return (self.top(self.table(item)) * weight.unsqueeze(1)).squeeze(1)
+        score: torch.Tensor = self.top(self.table(item)) * weight.unsqueeze(1)
+        return score.squeeze(1)
 
 
 class Bomb:
@@ -60,9 +61,10 @@ def edited(source: Path, target: Path, edits: dict[str, Edit], *, extra: dict[st
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as new:
         for name in old.namelist():
             short = name.partition("/")[2]
-            new.writestr(name, edits.get(short, lambda b: b)(old.read(name)))
-        for short, content in (extra or {}).items():
-            new.writestr(f"model/{short}", content)
+            content = old.read(name)
+            new.writestr(name, edits[short](content) if short in edits else content)
+        for short, added in (extra or {}).items():
+            new.writestr(f"model/{short}", added)
     return target
 
 
