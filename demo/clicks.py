@@ -13,21 +13,24 @@ import math
 from collections.abc import Collection, Sequence
 
 import msgspec
-import numpy as np
+
+SENTENCE = (
+    "Click model: the ten best items are shown; position i (from 0) is looked at with probability 1/log2(i+2); an item looked at is "
+    "clicked with probability 0.8 if the user really rated it 4 or more later, else 0.01. Latency does not change clicks here."
+)
 
 
 class ClickModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Probabilities of a click on an item that was looked at; `slate` is the number of items shown."""
+    """Probabilities of a click on an item that was looked at."""
 
     seed: int
-    slate: int = 10
     liked: float = 0.8
     other: float = 0.01
 
     def clicked(self, request_id: str, shown: Sequence[int], liked: Collection[int]) -> list[int]:
         """Positions (from 0) of `shown` that get a click; `liked` holds the items the user really rated 4 or more."""
         found = []
-        for position, item in enumerate(shown[: self.slate]):
+        for position, item in enumerate(shown):
             looks, acts = self._chance(request_id, item)
             if looks < examined(position) and acts < (self.liked if item in liked else self.other):
                 found.append(position)
@@ -42,8 +45,3 @@ class ClickModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 def examined(position: int) -> float:
     """Probability that position `position` (from 0) is looked at."""
     return 1.0 / math.log2(position + 2)
-
-
-def slate_of(scores: np.ndarray, size: int) -> list[int]:
-    """Indices of the `size` highest scores, best first; equal scores in candidate order."""
-    return [int(i) for i in np.argsort(-scores, kind="stable")[:size]]

@@ -15,16 +15,7 @@ from ..core.progress import Progress, silent
 from .dataset import LIKED
 from .ranker import Ranker
 from .requests import HISTORY, Popularity, histories
-
-
-class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`negatives` unrated items are drawn by popularity for every rating; `batch` counts ratings."""
-
-    epochs: int
-    learning_rate: float
-    negatives: int = 4
-    batch: int = 512
-    weight_decay: float = 1e-5
+from .scale import TrainingSettings
 
 
 class Examples(msgspec.Struct, frozen=True, kw_only=True):
