@@ -19,7 +19,7 @@ def _arms(analysis: Analysis) -> Table:
     from rich.table import Table  # noqa: PLC0415 - not needed for --help
 
     table = Table(title=f"{analysis.experiment}: {analysis.metric.upper()} per arm", title_justify="left")
-    for name in ("arm", "model", "users", "impressions", "clicks", "CTR % [interval]", "p50 ms", "p95 ms"):
+    for name in ("arm", "model", "users", "impressions", "clicks", "CTR %, interval", "p50 ms", "p95 ms"):
         table.add_column(name, justify="left" if name in ("arm", "model") else "right")
     for arm in analysis.arms:
         name = f"{arm.arm} (control)" if arm.arm == analysis.control != "control" else arm.arm
@@ -32,7 +32,7 @@ def _effects(analysis: Analysis) -> Table:
     from rich.table import Table  # noqa: PLC0415 - not needed for --help
 
     table = Table(title="effect on CTR, relative to the control", title_justify="left")
-    for name in ("treatment", "segment", "relative % [interval]", "p", "users needed", "outcome"):
+    for name in ("treatment", "segment", "relative %, interval", "p", "users needed", "outcome"):
         table.add_column(name, justify="left" if name in ("treatment", "segment", "outcome") else "right")
 
     def row(effect: Effect) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,13 +14,14 @@ from types import TracebackType
 from typing import IO
 
 from ..core.errors import RunFailed
+from .port import check_port, free_port
 
 
 class RouterProcess:
     """`with RouterProcess(experiment, logs=..., store=...) as router:` starts the router and waits until it is ready.
 
     It has a process group of its own; leaving the block stops it gently (SIGTERM), and by force if it does not end in `timeout_s`.
-    `port` 0 takes a free one. Raises RunFailed with the router's own words when it does not become ready.
+    `port` 0 takes a free one. Raises RunFailed with the router's own words when it does not become ready, InputError for a port in use.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class RouterProcess:
         """Start the router and return when it is ready."""
         if self.port == 0:
             self.port = free_port(self.host)
+        check_port(self.host, self.port)  # else whoever listens there would be taken for the new router
         command = [sys.executable, "-m", f"{__package__}", *self._arguments, "--port", str(self.port)]
         if self._store is not None:
             command += ["--store", str(self._store)]
@@ -111,13 +112,6 @@ class RouterProcess:
                 return
             time.sleep(0.02)
         raise RunFailed("router", f"was not ready within {self._timeout_s:g} s: {_tail(errors)}")
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def _answers_ready(host: str, port: int) -> bool:

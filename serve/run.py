@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import socket
 import threading
 from pathlib import Path
 
 from granian.server.embed import Server
 
-from ..core.errors import InputError
+from ..core.errors import InputError, RunFailed
 from ..core.files import write_atomically
 from ..core.store import Store
 from ..experiment.config import Experiment, read_experiment, to_toml
@@ -20,6 +18,7 @@ from ..experiment.records import EVENTS_FILE, EXPOSURES_FILE
 from .app import App
 from .arms import LoadedArm, load_arms, warm_up
 from .journal import Journal
+from .port import check_port
 from .router import Router
 
 LOG = logging.getLogger(__name__)
@@ -38,28 +37,11 @@ def run_experiment(experiment: Experiment, *, host: str, port: int, logs: Path, 
     loaded, a logs folder in use, or a port in use, before the port is opened.
     """
     arms = load_arms(experiment, Store.of(store))
-    check_port(host, port)
-    asyncio.run(_serve(experiment, arms, host, port, logs))
+    address = check_port(host, port)
+    asyncio.run(_serve(experiment, arms, address, port, logs))
 
 
-def check_port(host: str, port: int) -> None:
-    """Raise InputError unless `host:port` can be bound.
-
-    Granian binds with SO_REUSEPORT, under which a second router would start without complaint and take half of the requests; binding
-    once without that option finds the first one.
-    """
-    where = f"{host}:{port}"
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno and error.errno > 0 else str(error)
-        raise InputError(where, f"cannot be listened on ({reason})", fix="choose another --port, or stop what listens there") from None
-
-
-async def _serve(experiment: Experiment, arms: dict[str, LoadedArm], host: str, port: int, logs: Path) -> None:
+async def _serve(experiment: Experiment, arms: dict[str, LoadedArm], address: str, port: int, logs: Path) -> None:
     loop = asyncio.get_running_loop()
     exposures = Journal(logs / EXPOSURES_FILE, loop)
     try:
@@ -71,7 +53,7 @@ async def _serve(experiment: Experiment, arms: dict[str, LoadedArm], host: str, 
     router = Router(experiment, arms, exposures, events)
     server = Server(
         App(router),
-        address=socket.gethostbyname(host),
+        address=address,
         port=port,
         websockets=False,
         backlog=_BACKLOG,
@@ -79,7 +61,10 @@ async def _serve(experiment: Experiment, arms: dict[str, LoadedArm], host: str, 
         log_enabled=False,
     )
 
+    asked = asyncio.Event()
+
     def stop() -> None:
+        asked.set()
         router.ready = False
         server.stop()  # type: ignore[no-untyped-call]  # granian does not annotate it
 
@@ -89,13 +74,15 @@ async def _serve(experiment: Experiment, arms: dict[str, LoadedArm], host: str, 
     try:
         listening = asyncio.create_task(server.serve())
         warming = asyncio.create_task(_warm_up(router))
-        LOG.info("listening on http://%s:%d", host, port)
+        LOG.info("listening on %s, port %d", address, port)
         await asyncio.wait({listening, warming}, return_when=asyncio.FIRST_EXCEPTION)
         if warming.done() and warming.exception() is not None:
             server.stop()  # type: ignore[no-untyped-call]  # granian does not annotate it
         await listening
         await warming
         await _drain(router)
+        if not asked.is_set():
+            raise RunFailed("router", "the HTTP server ended by itself", fix="see its messages above")
     finally:
         router.close()
 

@@ -282,6 +282,7 @@ def test_the_command_writes_the_result_and_exits_with_the_verdict(tmp_path: Path
     assert result.exit_code == 1
     assert json.loads(result.stdout)["verdict"]["outcome"] == "FAIL"
     assert "worse than the control" in result.stderr
+    assert "CTR %, interval" in result.stderr
     written = msgspec.json.decode((tmp_path / "run" / "analysis.json").read_bytes(), type=Analysis)
     assert written.effects[0].treatment == "new"
 

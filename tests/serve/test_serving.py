@@ -16,12 +16,13 @@ from types import ModuleType
 import msgspec
 import numpy as np
 import pytest
-from liftgate.core.errors import RunFailed
+from liftgate.core.errors import InputError, RunFailed
 from liftgate.core.store import Store
 from liftgate.experiment.config import read_experiment
 from liftgate.experiment.logs import summarise
 from liftgate.experiment.records import Exposure
-from liftgate.serve.process import RouterProcess, free_port
+from liftgate.serve.port import free_port
+from liftgate.serve.process import RouterProcess
 
 ITEMS = [5, 9, 1, 7]
 
@@ -145,6 +146,8 @@ def test_a_stopped_router_answers_what_is_in_flight_and_exits_with_zero(store: S
 
 def test_a_second_router_on_the_same_port_is_refused(store: Store, experiment_file: Path, tmp_path: Path) -> None:
     with RouterProcess(experiment_file, logs=tmp_path / "logs", store=store.root) as router:
+        with pytest.raises(InputError, match="Address already in use"):
+            RouterProcess(experiment_file, logs=tmp_path / "other", store=store.root, port=router.port).start()
         result = serve(str(experiment_file), "--logs", str(tmp_path / "other"), "--port", str(router.port), "--store", str(store.root))
     assert result.returncode == 2
     assert "cannot be listened on (Address already in use)" in result.stderr
