@@ -4,29 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..core.columns import ALL_SEGMENTS
 from ..core.estimate import Estimate
 from ..experiment.result import Analysis, Effect
-from .numbers import MINUS, Format, count, fixed, ms, p_value
+from .comparison_tables import segment_name
+from .numbers import Format, count, fixed, ms, p_value, signed
 from .table import Cell, Table, columns, estimate_cell, outcome_cell, plain, side_of
 
 PERCENT = fixed(2, scale=100, suffix=" %")
-
-
-def signed_percent(value: float) -> str:
-    """A relative change with its sign, in percent."""
-    return _signed(value * 100, " %", 1)
-
-
-def points(value: float) -> str:
-    """An absolute change of a rate, in percentage points."""
-    return _signed(value * 100, "", 3)
-
-
-def _signed(value: float, suffix: str, digits: int) -> str:
-    text = f"{abs(value):.{digits}f}"
-    sign = "" if float(text) == 0 else "+" if value > 0 else MINUS
-    return f"{sign}{text}{suffix}"
+RELATIVE = signed(1, scale=100, suffix=" %")
+POINTS = signed(3, scale=100)
 
 
 def rate_name(analysis: Analysis) -> str:
@@ -38,7 +24,8 @@ def arms_table(analysis: Analysis) -> Table:
     """One row per arm, the control first as configured."""
     rows = []
     for arm in analysis.arms:
-        shown = plain(arm.arm, "control" if arm.arm == analysis.control else "treatment")
+        role = "control" if arm.arm == analysis.control else "treatment"
+        shown = plain(arm.arm, "" if arm.arm == role else role)
         numbers = (plain(count(arm.users)), plain(count(arm.exposures)), plain(count(arm.impressions)), plain(count(arm.clicks)))
         times = (plain(ms(arm.latency_p50_ms)), plain(ms(arm.latency_p95_ms)))
         rows.append((shown, plain(arm.model), *numbers, estimate_cell(arm.ctr, PERCENT), *times))
@@ -83,11 +70,6 @@ def every_effect(analysis: Analysis) -> tuple[Effect, ...]:
     return (*analysis.effects, *analysis.segments)
 
 
-def segment_name(segment: str) -> str:
-    """The segment as a reader knows it."""
-    return "everyone" if segment == ALL_SEGMENTS else segment
-
-
 def _effect_row(effect: Effect) -> tuple[Cell, ...]:
     def shown(estimate: Estimate, form: Format) -> Cell:
         return estimate_cell(estimate, form, side_of(estimate, 0.0, "higher"))
@@ -95,8 +77,8 @@ def _effect_row(effect: Effect) -> tuple[Cell, ...]:
     return (
         plain(segment_name(effect.segment)),
         plain(effect.treatment),
-        shown(effect.relative, signed_percent),
-        shown(effect.absolute, points),
+        shown(effect.relative, RELATIVE),
+        shown(effect.absolute, POINTS),
         plain(p_value(effect.p_value)),
         plain("unknown" if effect.design_effect is None else f"{effect.design_effect:.2f}"),
         plain(count(effect.users_needed)),

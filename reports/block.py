@@ -51,7 +51,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True, tag="figure"):
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True, tag="judgement"):
-    """A verdict with one sentence per gate; `folded` hides the gates behind the headline."""
+    """A verdict with one sentence per gate; `folded` hides the gates that passed."""
 
     judged: Judged
     folded: bool = False

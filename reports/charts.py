@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from markupsafe import Markup
@@ -95,9 +95,7 @@ def _name(point: Point, centre: tuple[float, float], box: Box) -> Markup:
     return leader + written
 
 
-def forest(
-    rows: Sequence[ForestRow], *, title: str, x_title: str, reference: float | None, form: Callable[[float], str] | None = None
-) -> Markup:
+def forest(rows: Sequence[ForestRow], *, title: str, x_title: str, reference: float | None, unit: float = 1.0, suffix: str = "") -> Markup:
     """One interval per row, its numbers to the right, and a line at the value that means no change."""
     numbers = _numbers([r.estimate for r in rows])
     if not rows or not numbers:
@@ -110,7 +108,7 @@ def forest(
     frame = Frame(
         x=spanning(numbers, left + 8, right, include=reference, margin=0.06), y=Scale(low=0, high=len(rows) or 1, start=bottom, end=top)
     )
-    parts = [x_axis(frame, x_title, most=max(2, int((right - left) / 75)), form=form)]
+    parts = [x_axis(frame, x_title, most=max(2, int((right - left) / 75)), unit=unit, suffix=suffix)]
     if reference is not None:
         parts.append(line(frame.x(reference), top, frame.x(reference), bottom, "reference"))
     for index, (row, label) in enumerate(zip(rows, labels, strict=True)):

@@ -7,7 +7,7 @@ from ..core.columns import ALL_SEGMENTS
 from ..core.estimate import Estimate
 from ..profile.result import QUANTILES, Comparison, InstanceLatency, LatencyChange, ModelLatency
 from ..quality.result import QualityChange
-from .numbers import count, duration, fixed, middle_ms, ms_format, plural, size
+from .numbers import count, duration, fixed, middle_ms, ms_format, plural, signed, size
 from .table import Cell, Column, Table, columns, estimate_cell, outcome_cell, plain, side_of
 
 RATIO = fixed(3)
@@ -65,16 +65,18 @@ def summary_table(comparison: Comparison, instance: InstanceLatency) -> Table:
     heads = ["Model", *(f"{q} ms" for q in quantiles), *([f"{main} / control"] if main else [])]
     heads += [*(f"{m} / control" for m in metrics), "Size", "Memory", "Verdict"]
     head = tuple(Column(name=h, numeric=h not in ("Model", "Verdict")) for h in heads)
+    runtimes = {m.model.runtime for m in instance.models}
     rows = []
     for model in instance.models:
         name, is_control = model.model.name, model.model.digest == comparison.control.digest
-        row = [plain(name, model.model.runtime)]
+        row = [plain(name, model.model.runtime if len(runtimes) > 1 else "")]
         for quantile in quantiles:
             estimate = model.quantiles_ms.get(quantile)
             row.append(estimate_cell(estimate, ms_format(estimate)) if estimate else plain("unknown"))
         if main:
             change = change_of(instance, name, main)
-            tone = side_of(change.ratio, 1.0, "lower") if change else ""
+            # A number that cannot be trusted is neither good nor bad.
+            tone = side_of(change.ratio, 1.0, "lower") if change and not instance.invalid else ""
             row.append(_CONTROL if is_control else estimate_cell(change.ratio if change else None, RATIO, tone))
         for metric in metrics:
             shift = quality_change(comparison, name, metric)
@@ -95,7 +97,8 @@ def change_table(instance: InstanceLatency) -> Table:
         row = [plain(name)]
         for quantile in quantiles:
             change = change_of(instance, name, quantile)
-            row.append(estimate_cell(change.ratio, RATIO, side_of(change.ratio, 1.0, "lower")) if change else plain("unknown"))
+            tone = side_of(change.ratio, 1.0, "lower") if change and not instance.invalid else ""
+            row.append(estimate_cell(change.ratio if change else None, RATIO, tone))
         rows.append((*row, plain(count(max((len(c.round_ratios) for c in changes), default=0)))))
     head = columns("Treatment", *(f"{q} / control" for q in quantiles), "Rounds")
     return Table(caption=f"Latency against the control on {instance.instance}", columns=head, rows=tuple(rows))
@@ -114,23 +117,32 @@ def start_table(instance: InstanceLatency) -> Table:
 
 def segment_table(comparison: Comparison, metric: str) -> Table:
     """One metric per segment and treatment; everyone first."""
-    rows = []
-    for candidate in comparison.candidates:
-        changes = [c for c in candidate.quality if c.metric == metric]
-        for change in sorted(changes, key=lambda c: (c.segment != ALL_SEGMENTS, c.segment)):
-            rows.append(
-                (
-                    plain("everyone" if change.segment == ALL_SEGMENTS else change.segment),
-                    plain(candidate.model.name),
-                    plain(count(change.users)),
-                    estimate_cell(change.control, QUALITY),
-                    estimate_cell(change.treatment, QUALITY),
-                    estimate_cell(change.difference, fixed(4), side_of(change.difference, 0.0, "higher")),
-                    estimate_cell(change.ratio, RATIO, side_of(change.ratio, 1.0, "higher")),
-                )
-            )
-    head = columns("Segment", "Treatment", "Users", "Control", "Treatment value", "Difference", "Ratio", text=2)
-    return Table(caption=f"{metric} per segment", columns=head, rows=tuple(rows))
+
+    def row(model: str, change: QualityChange) -> tuple[Cell, ...]:
+        return (
+            plain(segment_name(change.segment)),
+            plain(model),
+            plain(count(change.users)),
+            estimate_cell(change.control, QUALITY),
+            estimate_cell(change.treatment, QUALITY),
+            estimate_cell(change.difference, signed(4), side_of(change.difference, 0.0, "higher")),
+            estimate_cell(change.ratio, RATIO, side_of(change.ratio, 1.0, "higher")),
+        )
+
+    head = columns("Segment", "Treatment", "Users", "Control's value", "Treatment's value", "Difference", "Ratio", text=2)
+    return Table(caption=f"{metric} per segment", columns=head, rows=tuple(row(m, c) for m, c in segment_changes(comparison, metric)))
+
+
+def segment_changes(comparison: Comparison, metric: str) -> list[tuple[str, QualityChange]]:
+    """Treatment and its change, all treatments of a segment together, everyone first."""
+    found = [(c.model.name, q) for c in comparison.candidates for q in c.quality if q.metric == metric]
+    segments = list(dict.fromkeys(q.segment for _, q in found))
+    return sorted(found, key=lambda pair: (pair[1].segment != ALL_SEGMENTS, segments.index(pair[1].segment)))
+
+
+def segment_name(segment: str) -> str:
+    """The segment as a reader knows it."""
+    return "everyone" if segment == ALL_SEGMENTS else segment
 
 
 def undefined_requests(comparison: Comparison) -> tuple[str, ...]:

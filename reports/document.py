@@ -42,7 +42,8 @@ def headline(judged: Judged) -> str:
     warned = sum(f.level == "warn" and f.outcome is not Outcome.PASS for f in verdict.findings)
     tail = f" {plural(warned, 'warning')} besides." if warned else ""
     if verdict.outcome is Outcome.PASS:
-        return (f"All {gates} passed." if len(errors) > 1 else "The only gate passed." if errors else "No gate can fail it.") + tail
+        words = {0: "No gate can fail it.", 1: "The only gate passed.", 2: "Both gates passed."}
+        return words.get(len(errors), f"All {gates} passed.") + tail
     of = f"{hit} of {gates}" if len(errors) > 1 else "The only gate"
     ends = {
         Outcome.FAIL: "failed.",
@@ -87,7 +88,7 @@ def _verdict(report: Report) -> tuple[Block, ...]:
         blocks.append(Text(text=f"{NO_BUDGET} Compared, {offline[0].against}: {', '.join(j.subject for j in offline)}."))
         verdicts = verdicts[len(offline) :]
     folded = len(verdicts) > _OPEN_CARDS
-    blocks += [Judgement(judged=j, folded=folded and j.outcome is not Outcome.PASS) for j in verdicts]
+    blocks += [Judgement(judged=j, folded=folded) for j in verdicts]
     return tuple(blocks)
 
 

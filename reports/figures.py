@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from ..core.columns import ALL_SEGMENTS
 from ..core.estimate import Estimate
 from ..experiment.result import Analysis
 from ..profile.result import Comparison, InstanceLatency
 from . import charts
-from .analysis_tables import PERCENT, every_effect, rate_name, segment_name, signed_percent
-from .comparison_tables import RATIO, change_of, headline_quantile, quality_value
-from .numbers import MINUS, UNKNOWN, with_interval
+from .analysis_tables import PERCENT, RELATIVE, every_effect, rate_name
+from .comparison_tables import RATIO, change_of, headline_quantile, quality_value, segment_changes, segment_name
+from .numbers import UNKNOWN, with_interval
 from .result import LatencyCurve
 
 
@@ -41,11 +40,8 @@ def tradeoff(comparison: Comparison, instance: InstanceLatency, metric: str) -> 
 def segment_forest(comparison: Comparison, metric: str) -> Markup:
     """The ratio to the control per segment and treatment, segments together so that they can be compared."""
     series, several = series_of(comparison), len(comparison.candidates) > 1
-    found = [(c.model.name, q) for c in comparison.candidates for q in c.quality if q.metric == metric]
-    order = {name: i for i, name in enumerate(dict.fromkeys(q.segment for _, q in found))}
-    found.sort(key=lambda pair: (pair[1].segment != ALL_SEGMENTS, order[pair[1].segment], series[pair[0]]))
     rows = []
-    for model, change in found:
+    for model, change in segment_changes(comparison, metric):
         label = segment_name(change.segment)
         words = with_interval(change.ratio, RATIO)
         name = f"{label} · {model}" if several else f"{label} ({change.users:,})"
@@ -85,7 +81,7 @@ def arm_intervals(analysis: Analysis) -> Markup:
         for arm, series in zip(analysis.arms, arm_series(analysis), strict=True)
     ]
     name = rate_name(analysis)
-    return charts.forest(rows, title=f"{name} per arm", x_title=f"{name} with its interval", reference=None, form=_percent)
+    return charts.forest(rows, title=f"{name} per arm", x_title=f"{name} with its interval", reference=None, unit=0.01, suffix=" %")
 
 
 def arm_series(analysis: Analysis) -> tuple[int, ...]:
@@ -102,22 +98,14 @@ def effect_forest(analysis: Analysis) -> Markup:
     for effect in effects:
         label = segment_name(effect.segment)
         name = f"{label} · {effect.treatment}" if len(treatments) > 1 else label
-        words = with_interval(effect.relative, signed_percent)
+        words = with_interval(effect.relative, RELATIVE)
         series = treatments.index(effect.treatment) + 1
         rows.append(charts.ForestRow(label=name, series=series, estimate=effect.relative, words=words))
     title = f"Relative effect on {rate_name(analysis)}"
-    return charts.forest(rows, title=title, x_title=f"{title}, treatment against control", reference=0.0, form=_signed)
+    return charts.forest(rows, title=title, x_title=f"{title}, treatment against control", reference=0.0, unit=0.01, suffix=" %")
 
 
 def interval_level(estimates: Sequence[Estimate]) -> str:
     """`95 %`, or every level that occurs."""
     levels = sorted({e.level for e in estimates})
     return " and ".join(f"{level * 100:g} %" for level in levels) or UNKNOWN
-
-
-def _percent(value: float) -> str:
-    return f"{value * 100:.3g} %"
-
-
-def _signed(value: float) -> str:
-    return f"{value * 100:+.3g} %".replace("-", MINUS).replace("+0 ", "0 ")

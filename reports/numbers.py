@@ -23,6 +23,17 @@ def fixed(digits: int, scale: float = 1.0, suffix: str = "") -> Format:
     return lambda value: f"{_no_minus_zero(value * scale, digits):,.{digits}f}{suffix}"
 
 
+def signed(digits: int, scale: float = 1.0, suffix: str = "") -> Format:
+    """A format for changes: always with a sign, except for what rounds to zero."""
+
+    def show(value: float) -> str:
+        text = f"{abs(value * scale):,.{digits}f}"
+        sign = "" if round(value * scale, digits) == 0 else "+" if value > 0 else MINUS
+        return f"{sign}{text}{suffix}"
+
+    return show
+
+
 def _no_minus_zero(value: float, digits: int) -> float:
     return 0.0 if round(value, digits) == 0 else value
 

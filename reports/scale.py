@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from .numbers import MINUS
+
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
     """Maps `[low, high]` of the data onto `[start, end]` pixels (`start` may be the larger one: y grows downwards in SVG)."""
@@ -71,5 +73,5 @@ def tick_text(value: float, ticks: tuple[float, ...]) -> str:
     """`value` with just the decimals that its ticks need."""
     for digits in range(8):
         if all(math.isclose(round(t, digits), t, rel_tol=1e-6, abs_tol=1e-9) for t in ticks):
-            return f"{value:,.{digits}f}"
+            return f"{value:,.{digits}f}".replace("-", MINUS)
     return f"{value:g}"

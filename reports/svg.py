@@ -88,11 +88,13 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
         return self.y.start
 
 
-def x_axis(frame: Frame, title: str, *, most: int = 7, form: Callable[[float], str] | None = None) -> Markup:
-    """Grid lines, tick labels and a title under the plot."""
+def x_axis(frame: Frame, title: str, *, most: int = 7, unit: float = 1.0, suffix: str = "") -> Markup:
+    """Grid lines, tick labels and a title under the plot; labels say the value in `unit`, with `suffix`."""
     ticks = frame.x.ticks(most)
+    shown = tuple(t / unit for t in ticks)
     parts = [line(frame.x(t), frame.top, frame.x(t), frame.bottom, "grid") for t in ticks]
-    parts += [text(frame.x(t), frame.bottom + 17, form(t) if form else tick_text(t, ticks), anchor="middle") for t in ticks]
+    words = [tick_text(t, shown) + suffix for t in shown]
+    parts += [text(frame.x(t), frame.bottom + 17, w, anchor="middle") for t, w in zip(ticks, words, strict=True)]
     parts += [line(frame.left, frame.bottom, frame.right, frame.bottom, "axis")]
     if title:
         parts.append(text((frame.left + frame.right) / 2, frame.bottom + 37, title, "axis-title", "middle"))
