@@ -1,0 +1,36 @@
+"""`make bench`: run the benchmarks (all, or those named) and print Markdown for docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from ..core.machine import this_machine, tool_versions
+from ..core.store import Store
+from . import gates, recipes, router
+
+PARTS = ("recipes", "router", "gates")
+
+
+def main(wanted: list[str]) -> None:
+    """Run the parts in `wanted`."""
+    machine = this_machine()
+    print(f"{machine.cpu}, {machine.cores} cores, {', '.join(machine.features)}; {machine.system}")
+    print(", ".join(f"{name} {version}" for name, version in tool_versions().items()))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store = Store(folder / "store")
+        for part in wanted:
+            print(f"\n## {part}\n", flush=True)
+            if part == "recipes":
+                print("\n".join(recipes.run(store, folder, seconds=30)))
+            elif part == "router":
+                print("\n".join(router.run(store, folder, requests=2000)))
+            elif part == "gates":
+                print("\n".join(gates.run(store, repeats=12, seconds=8)))
+            else:
+                raise SystemExit(f"unknown part '{part}'; known: {', '.join(PARTS)}")
+
+
+main(sys.argv[1:] or list(PARTS))
