@@ -46,9 +46,10 @@ def escape(text: str) -> str:
 def _render(report: Report, sections: tuple[Section, ...], *, folds: bool) -> str:
     lines = [MARKER, f"# {escape(report.title)}", ""]
     for section in sections:
-        body = [line for block in section.blocks for line in _block(block, folds=folds)]
-        if body:
-            lines += [f"## {section.title}", "", *body]
+        if all(isinstance(block, Heading | Figure) for block in section.blocks):
+            continue  # nothing but charts: their numbers stand in the tables
+        lines += [f"## {section.title}", ""]
+        lines += [line for block in section.blocks for line in _block(block, folds=folds)]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -304,16 +304,22 @@ def full_report(story_comparison: Comparison, analysis: Analysis, story: Story) 
     return Report(comparison=story_comparison, analysis=analysis, story=story)
 
 
-def write_run(folder: Path, parts: Mapping[str, object]) -> Path:
-    """Results as files: `{"comparison": …}` becomes `comparison.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, value in parts.items():
-        (folder / f"{name}.json").write_bytes(msgspec.json.encode(value))
-    return folder
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Results as files: `run_folder(comparison=…)` makes a folder with `comparison.json`."""
+
+    def make(**parts: Comparison | Analysis | Story) -> Path:
+        folder = tmp_path / "run"
+        folder.mkdir(exist_ok=True)
+        for name, value in parts.items():
+            (folder / f"{name}.json").write_bytes(msgspec.json.encode(value))
+        return folder
+
+    return make
 
 
-def write_samples(path: Path, comparison: Comparison, each: int = 400) -> None:
-    """Log-normal service times around every model's p95."""
+def samples_of(comparison: Comparison, each: int = 400) -> pa.Table:
+    """Log-normal service times around every model's median, as `samples.parquet` holds them."""
     noise = random.Random(7)
     rows: dict[str, list[object]] = {"instance": [], "model": [], "launch": [], "round": [], "ns": []}
     for shown in comparison.instances:
@@ -324,4 +330,12 @@ def write_samples(path: Path, comparison: Comparison, each: int = 400) -> None:
             rows["launch"] += [i % 4 for i in range(each)]
             rows["round"] += [i % ROUNDS for i in range(each)]
             rows["ns"] += [round(middle * math.exp(noise.gauss(0.0, 0.2))) for _ in range(each)]
-    pq.write_table(pa.table(rows), path)
+    return pa.table(rows)
+
+
+@pytest.fixture
+def sampled_folder(run_folder: Callable[..., Path], story_comparison: Comparison, analysis: Analysis, story: Story) -> Path:
+    """A whole run: comparison, analysis, story and raw samples."""
+    folder = run_folder(comparison=story_comparison, analysis=analysis, story=story)
+    pq.write_table(samples_of(story_comparison), folder / "samples.parquet")
+    return folder
