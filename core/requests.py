@@ -132,12 +132,7 @@ class Requests:
 
     def check(self, signature: Signature) -> None:
         """Raise InputError unless every request can be fed to `signature`; names the column, and the request that shows it."""
-        extra = [n for n in self.input_columns if n not in {s.name for s in signature.inputs}]
-        if extra:
-            known = [s.name for s in signature.inputs] + list(columns.RESERVED)
-            raise UnknownName(
-                self.source, "column", extra[0], known, fix="a column must be an input of the signature or one of the reserved names"
-            )
+        self.check_columns([s.name for s in signature.inputs])
         counts = self.candidates(signature)
         ids = self.request_ids
         for spec in signature.inputs:
@@ -157,6 +152,19 @@ class Requests:
             if len(label) != count:
                 at = f"{self.source}: request '{ids[request]}': column '{columns.LABEL}'"
                 raise InputError.mismatch(at, expected=f"{count} labels, one per candidate", found=f"{len(label)}")
+
+    def check_columns(self, inputs: Sequence[str]) -> None:
+        """Raise UnknownName for a column that is neither one of these inputs nor a reserved name."""
+        for name in self.input_columns:
+            if name not in inputs:
+                fix = "a column must be an input of the signature or one of the reserved names"
+                raise UnknownName(self.source, "column", name, [*inputs, *columns.RESERVED], fix=fix)
+
+    def restrict(self, signature: Signature) -> Requests:
+        """The same requests without columns that `signature` does not take, for models whose inputs differ (check the union first)."""
+        wanted = {*columns.RESERVED, *(s.name for s in signature.inputs)}
+        kept = self.table.select([n for n in self.table.column_names if n in wanted])
+        return Requests(kept, source=self.source, sha256=self._sha256, note=self._note)
 
     # -- feeding a model -----------------------------------------------------------------------------------------------------
 
@@ -230,6 +238,8 @@ class Requests:
         ids = self.request_ids
         if len(set(ids)) != len(ids):
             raise InputError.mismatch(f"{self.source}: column '{columns.REQUEST_ID}'", expected="unique ids", found="repeated ones")
+        if columns.SEGMENT in self.table.column_names:
+            self._validate_segments()
         if columns.LABEL in self.table.column_names:
             kind = self.table.schema.field(columns.LABEL).type
             if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
@@ -241,3 +251,12 @@ class Requests:
                 raise InputError.mismatch(
                     f"{self.source}: column '{columns.LABEL}'", expected="finite numbers", found="NaN or missing values"
                 )
+
+    def _validate_segments(self) -> None:
+        at = f"{self.source}: column '{columns.SEGMENT}'"
+        if self.table[columns.SEGMENT].null_count:
+            raise InputError.mismatch(
+                at, expected="a segment in every row", found="missing values", fix="name the rest, for example 'other'"
+            )
+        if columns.ALL_SEGMENTS in (self.segments or []):
+            raise InputError.mismatch(at, expected=f"names other than '{columns.ALL_SEGMENTS}', which means everyone", found="that name")

@@ -28,7 +28,7 @@ class WorkerHandle:
         self.name = name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process, closed in `kill`
         environment = {**os.environ, "PYTHONHASHSEED": "0", **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
-        command = [sys.executable, "-m", "liftgate.profile.worker", ",".join(map(str, cpus))]
+        command = [sys.executable, "-P", "-m", "liftgate.profile.worker", ",".join(map(str, cpus))]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment)
 
     @property

@@ -8,7 +8,7 @@ import pytest
 from liftgate.core.config import parse_toml, read_toml
 from liftgate.core.errors import InputError, UnknownName
 from liftgate.core.estimate import Estimate
-from liftgate.core.files import new_file
+from liftgate.core.files import new_file, write_atomically
 from liftgate.core.signature import InputSpec, OutputSpec, Signature
 from liftgate.core.units import parse_quantity
 from liftgate.core.verdict import Finding, Outcome, judge
@@ -95,6 +95,15 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         raise RuntimeError
     assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
     assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("bad", ["a file/out.json", "a folder"])
+def test_a_path_that_cannot_be_written_is_one_clear_error(tmp_path: Path, bad: str) -> None:
+    (tmp_path / "a file").write_text("")
+    (tmp_path / "a folder").mkdir()
+    with pytest.raises(InputError, match="cannot be written"):
+        write_atomically(tmp_path / bad, "x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a file", "a folder"]
 
 
 SIGNATURE = Signature(

@@ -73,6 +73,8 @@ def test_floats_are_cast_to_what_the_signature_says() -> None:
         ({"label": [0, 1]}, r"column 'label': expected a list with one entry per candidate"),
         ({"request_id": ["a", "a"]}, r"expected unique ids, found repeated ones"),
         ({"user_id": [1, None]}, r"column 'user_id': expected a value in every row"),
+        ({"segment": ["power", None]}, r"column 'segment': expected a segment in every row"),
+        ({"segment": ["power", "all"]}, r"column 'segment': expected names other than 'all'"),
         ({"history": [[7.5, 8, 9], [5]]}, r"request 'a': column 'history': expected int64, found float64"),
         ({"history": [[7, None, 9], [5]]}, r"column 'history': expected int64 values, found missing values"),
         ({"user": [[1, 1], [2, 2, 2]], "item": [10, 12], "label": None}, r"column 'history'|column 'item'|column 'user'"),
@@ -87,6 +89,12 @@ def test_bad_columns_are_named(change: dict[str, list[object] | None], message: 
 def test_a_column_that_the_signature_lacks_is_an_error_with_a_suggestion() -> None:
     with pytest.raises(UnknownName, match=r"unknown column 'histroy'; did you mean 'history'\?"):
         list(Requests.of({**DATA, "histroy": [1, 2]}).feeds(RANKER))
+
+
+def test_restricting_leaves_out_what_another_model_needs() -> None:
+    wider = Requests.of({**DATA, "age": [30, 40]})
+    wider.check_columns(["user", "history", "item", "age"])
+    assert [f["item"].tolist() for f in wider.restrict(RANKER).feeds(RANKER)] == [[10, 11], [12, 13, 14]]
 
 
 def test_an_input_without_a_column_is_an_error() -> None:
