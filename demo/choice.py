@@ -44,5 +44,7 @@ def choose(candidates: Sequence[Facts]) -> Choice:
             reason = f"{none}{best.name} is the fastest of {len(able)} with verdict {outcome} out of {len(candidates)}"
             return Choice(name=best.name, reason=reason)
     best = max(candidates, key=lambda c: float("-inf") if c.ndcg is None else c.ndcg)
-    reason = f"no candidate passes and none is undecided; {best.name} has the best NDCG@10 of {len(candidates)}"
+    failed = sum(c.outcome is Outcome.FAIL for c in candidates)
+    how = f"{failed} of {len(candidates)} candidates FAIL and {len(candidates) - failed} could not be measured (INVALID)"
+    reason = f"{how}; {best.name} has the best NDCG@10"
     return Choice(name=best.name, reason=f"{reason} and is served to learn, not to ship")

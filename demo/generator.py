@@ -12,7 +12,7 @@ import pandas as pd
 from .dataset import Dataset, dataset_of
 
 _TASTES = 6
-_ZIPF = 0.9
+_ZIPF = 1.1
 _POWER_SHARE = 0.2
 _FIRST_SECOND = 1_400_000_000
 _YEAR = 365 * 86_400
@@ -21,7 +21,7 @@ _YEAR = 365 * 86_400
 def generate(*, seed: int, users: int = 610, items: int = 9_700) -> Dataset:
     """Draw ratings: the same seed gives the same frame.
 
-    Item `r` is met with probability proportional to `1 / (r + 10)^0.9` (Zipf-Mandelbrot), tilted towards the user's tastes; the rating is
+    Item `r` is met with probability proportional to `1 / (r + 10)^1.1` (Zipf-Mandelbrot), tilted towards the user's tastes; the rating is
     2.9 + taste match + item quality + user mood + noise, rounded to half stars. Power users' tastes are more niche than casual users'.
     """
     rng = np.random.default_rng(seed)
