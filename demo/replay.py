@@ -68,7 +68,6 @@ def replay(
     port: int,
     experiment: str,
     seed: int,
-    concurrency: int = 4,
     progress: Progress = silent,
 ) -> Replayed:
     """Send every request to the router at `host:port` and its clicks after it; one user's requests stay in order.
@@ -113,6 +112,8 @@ def _work(
         pass
     except RunFailed as error:
         done.put(error)
+    except (StopIteration, LookupError, TypeError, msgspec.DecodeError) as error:
+        done.put(RunFailed("router", f"gave an answer without a usable slate ({type(error).__name__}: {error})"))
     finally:
         client.close()
 

@@ -20,6 +20,7 @@ class Popularity:
     """Draws items with probability proportional to one plus their number of training ratings."""
 
     def __init__(self, train: pd.DataFrame, items: int) -> None:
+        self.items = items
         counts = np.bincount(train["item"].to_numpy(), minlength=items + 1)[1:] + 1.0
         self._up_to = np.cumsum(counts) / counts.sum()
 
@@ -82,6 +83,13 @@ def requests_of(
 
 def _candidates(chunk: pd.DataFrame, popularity: Popularity, rated: set[int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     real = chunk["item"].to_numpy()
+    unrated = popularity.items - len(rated)
+    if unrated < CANDIDATES - len(real):
+        where, expected = (
+            f"user {int(chunk['user'].iloc[0])}",
+            f"at least {CANDIDATES - len(real)} unrated items to hide the rated ones among",
+        )
+        raise InputError.mismatch(where, expected=expected, found=f"{unrated}", fix="give ratings with a larger catalogue")
     drawn: dict[int, None] = {}
     while len(drawn) < CANDIDATES - len(real):
         for item in popularity.draw(rng, CANDIDATES).tolist():

@@ -91,7 +91,7 @@ def tell_story(read: Callable[[], Dataset], out: Path, scale: Scale, *, seed: in
     go on; what earlier stages finished stays, and there is no report then.
     """
     at = _Places(out=out)
-    _clear(out)
+    _check_folder(out)
     case = _prepare(at, read, scale, seed=seed, stages=stages)
     with stages.stage("Training v1.0 on everyone, fine-tuning v1.1 on power users") as progress:
         train_both(case, scale, out / "models", seed=seed, progress=progress)
@@ -128,6 +128,8 @@ def _prepare(at: _Places, read: Callable[[], Dataset], scale: Scale, *, seed: in
     with stages.stage("Reading the data"):
         data = read()
     stages.tell(f"      {data.sentence}")
+    # Only now: bad data must not cost the results of an earlier demo.
+    _clear(at.out)
     with stages.stage("Splitting by time, making requests"):
         case = prepare(data, scale, seed=seed)
         settings = {"data": case.data.sentence, "seed": seed, "scale": scale.name}
@@ -139,12 +141,16 @@ def _prepare(at: _Places, read: Callable[[], Dataset], scale: Scale, *, seed: in
     return case
 
 
-def _clear(out: Path) -> None:
-    """Remove an earlier demo's results; raises InputError when the folder holds something else."""
+def _check_folder(out: Path) -> None:
+    """Raise InputError when the folder holds something else than an earlier demo."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARKER).is_file())):
         raise InputError.mismatch(
             str(out), expected="a new or empty folder, or an earlier demo's", found="other files", fix="choose another --out"
         )
+
+
+def _clear(out: Path) -> None:
+    """Remove an earlier demo's results."""
     for name in _OURS:
         path = out / name
         if path.is_dir():

@@ -19,12 +19,16 @@ from .scale import TrainingSettings
 
 
 class Examples(msgspec.Struct, frozen=True, kw_only=True):
-    """Ratings to learn from: `user` [n], `history` [n, HISTORY] before each rating, `item` [n], `liked` [n]."""
+    """Ratings to learn from: `user` [n], `history` [n, HISTORY] before each rating, `item` [n], `liked` [n].
+
+    `rated` holds every (user, item) of the training part as one sorted number each, so that what a user rated is not drawn as unrated.
+    """
 
     user: np.ndarray
     history: np.ndarray
     item: np.ndarray
     liked: np.ndarray
+    rated: np.ndarray
 
 
 def examples_of(train: pd.DataFrame, subset: pd.DataFrame | None = None) -> Examples:
@@ -35,7 +39,31 @@ def examples_of(train: pd.DataFrame, subset: pd.DataFrame | None = None) -> Exam
         place = {key: row for row, key in enumerate(zip(train["user"].tolist(), train["item"].tolist(), strict=True))}
         history = history[[place[key] for key in zip(subset["user"].tolist(), subset["item"].tolist(), strict=True)]]
     liked = (chosen["rating"].to_numpy() >= LIKED).astype(np.float32)
-    return Examples(user=chosen["user"].to_numpy(), history=history, item=chosen["item"].to_numpy(), liked=liked)
+    rated = np.unique(_pairs(train["user"].to_numpy(), train["item"].to_numpy()))
+    return Examples(user=chosen["user"].to_numpy(), history=history, item=chosen["item"].to_numpy(), liked=liked, rated=rated)
+
+
+def _pairs(user: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """One int64 per (user, item)."""
+    return (user.astype(np.int64) << 32) | item.astype(np.int64)
+
+
+def negatives_of(examples: Examples, rows: np.ndarray, popularity: Popularity, rng: np.random.Generator, count: int) -> np.ndarray:
+    """int64 `[rows, count]`: items drawn by popularity that the row's user did not rate in the training part.
+
+    Masking later ratings as well would tell the model what users will rate, so an item rated later may be drawn. A user who rated nearly
+    everything keeps what is left of the draw after 20 attempts.
+    """
+    drawn = popularity.draw(rng, (len(rows), count))
+    user = np.repeat(examples.user[rows, None], count, axis=1)
+    for _ in range(20):
+        pairs = _pairs(user, drawn)
+        place = np.minimum(np.searchsorted(examples.rated, pairs), len(examples.rated) - 1)
+        known = examples.rated[place] == pairs
+        if not known.any():
+            break
+        drawn[known] = popularity.draw(rng, int(known.sum()))
+    return drawn
 
 
 def train(
@@ -50,7 +78,7 @@ def train(
 ) -> float:
     """Train `model` in place and return the last epoch's mean loss.
 
-    Binary cross-entropy: 1 for a liked item, 0 for a rated but not liked one and for `negatives` items drawn by popularity. Calls
+    Binary cross-entropy: 1 for a liked item, 0 for a rated but not liked one and for `negatives` unrated items drawn by popularity. Calls
     `progress(what, batches done, batches)`.
     """
     rng = np.random.default_rng(seed)
@@ -67,7 +95,7 @@ def train(
         losses = []
         for batch in range(batches):
             rows = order[batch * settings.batch : (batch + 1) * settings.batch]
-            feeds, liked = _batch(examples, rows, popularity.draw(rng, (len(rows), settings.negatives)))
+            feeds, liked = _batch(examples, rows, negatives_of(examples, rows, popularity, rng, settings.negatives))
             optimiser.zero_grad()
             loss = loss_of(model(*feeds), liked)
             loss.backward()
@@ -81,7 +109,7 @@ def train(
 
 
 def _batch(examples: Examples, rows: np.ndarray, negatives: np.ndarray) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-    """Rows of rated items with their negatives; popular items a user rated elsewhere may be drawn: rare, and the same for every model."""
+    """Rows of rated items, each followed by its negatives."""
     width = 1 + negatives.shape[1]
     items = np.concatenate([examples.item[rows, None], negatives], axis=1)
     liked = np.zeros(items.shape, dtype=np.float32)

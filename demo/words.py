@@ -61,7 +61,8 @@ SPLIT = (
     "Every user's ratings are cut in that user's own time order: the first are trained on, the next choose among candidates, the last "
     "judge and are replayed live. A cut at one calendar time would leave almost no user with both history and holdout. So v1.0 and v1.1 "
     "may have learned from what other users did at a later date; no rating they are asked about was trained on, and histories hold only "
-    "the past. Segments (power: the most active fifth) are counted on the training part alone. A request asks about 100 items: up to 6 "
+    "the past. While training, an item that a user rated only later may be drawn as one not rated yet. Segments (power: the most "
+    "active fifth) are counted on the training part alone. A request asks about 100 items: up to 6 "
     "that the user really rated next, the others drawn by popularity from what this user never rates; an item is relevant when it was "
     "rated 4 or more."
 )
