@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from ..core.estimate import Estimate
 from .labels import Box, place
-from .scale import Scale, spanning
+from .limits import LimitLine
+from .scale import Scale, spanning, spanning_ratios
 from .svg import CHAR, Frame, hue, legend, line, marker, node, picture, shorten, text, whisker, x_axis, y_axis
 
 WIDTH = 760.0
@@ -51,21 +52,24 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
     share: tuple[float, ...]
 
 
-def _numbers(estimates: Sequence[Estimate]) -> list[float]:
+def numbers_in(estimates: Sequence[Estimate]) -> list[float]:
+    """Every value and bound that is known."""
     return [n for e in estimates for n in (e.value, e.low, e.high) if n is not None]
 
 
-def scatter(points: Sequence[Point], *, title: str, x_title: str, y_title: str) -> Markup:
-    """Points with error bars both ways; names are moved apart where points lie close."""
+def scatter(points: Sequence[Point], *, title: str, x_title: str, y_title: str, limits: Sequence[LimitLine] = ()) -> Markup:
+    """Points with error bars both ways and shaded zones beyond `limits`; names are moved apart where points lie close."""
     known = [p for p in points if p.x.value is not None and p.y.value is not None]
     if not known:
         return Markup("")
     height = 400.0
-    x = spanning(_numbers([p.x for p in known]), 58, WIDTH - 16, margin=0.12)
+    edges = {axis: [line.value for line in limits if line.axis == axis] for axis in ("x", "y")}
+    x = spanning(numbers_in([p.x for p in known]) + edges["x"], 58, WIDTH - 16, margin=0.12)
     if x.low < 0:  # time starts at zero
         x = Scale(low=0.0, high=x.high, start=x.start, end=x.end)
-    frame = Frame(x=x, y=spanning(_numbers([p.y for p in known]), height - 48, 34, margin=0.12))
-    bars, marks, obstacles = [], [], []
+    frame = Frame(x=x, y=spanning(numbers_in([p.y for p in known]) + edges["y"], height - 48, 34, margin=0.12))
+    bars, marks = [], []
+    obstacles = [Box(frame.left, frame.y(v) - 2, frame.right, frame.y(v) + 2) for v in edges["y"]]
     for p in known:
         cx, cy = frame.x(p.x.value or 0.0), frame.y(p.y.value or 0.0)
         for bound, edge in ((p.x.low, frame.left), (p.x.high, frame.right)):
@@ -82,7 +86,23 @@ def scatter(points: Sequence[Point], *, title: str, x_title: str, y_title: str) 
     boxes = place(centres, [len(shorten(p.name)) * CHAR for p in known], obstacles, area)
     names = [_name(p, centre, box) for p, centre, box in zip(known, centres, boxes, strict=True)]
     axes = x_axis(frame, x_title) + y_axis(frame, y_title)
-    return picture(WIDTH, height, title, axes, *bars, *marks, *names)
+    return picture(WIDTH, height, title, axes, *(_zone(frame, limit) for limit in limits), *bars, *marks, *names)
+
+
+def _zone(frame: Frame, limit: LimitLine) -> Markup:
+    """The side of a limit where its gate is broken."""
+    hint = node("title", {}, limit.name)
+    if limit.axis == "x":
+        at = frame.x(limit.value)
+        zone = {"x": at, "y": frame.top, "width": frame.right - at, "height": frame.bottom - frame.top}
+        edge = line(at, frame.top, at, frame.bottom, "limit")
+        label = text(at - 5, frame.top + 11, limit.name, "tick", "end")
+    else:
+        at = frame.y(limit.value)
+        zone = {"x": frame.left, "y": at, "width": frame.right - frame.left, "height": frame.bottom - at}
+        edge = line(frame.left, at, frame.right, at, "limit")
+        label = text(frame.left + 6, frame.bottom - 7, limit.name, "tick")
+    return node("rect", {**zone, "class": "zone"}, hint) + edge + label
 
 
 def _name(point: Point, centre: tuple[float, float], box: Box) -> Markup:
@@ -97,7 +117,7 @@ def _name(point: Point, centre: tuple[float, float], box: Box) -> Markup:
 
 def forest(rows: Sequence[ForestRow], *, title: str, x_title: str, reference: float | None, unit: float = 1.0, suffix: str = "") -> Markup:
     """One interval per row, its numbers to the right, and a line at the value that means no change."""
-    numbers = _numbers([r.estimate for r in rows])
+    numbers = numbers_in([r.estimate for r in rows])
     if not rows or not numbers:
         return Markup("")
     labels = [shorten(r.label, 38) for r in rows]
@@ -133,7 +153,7 @@ def rounds(series: Sequence[RoundSeries], *, title: str, y_title: str) -> Markup
     gap, tall, head = 30.0, 118.0, 30.0
     wide = (WIDTH - 46 - gap * (across - 1) - (across - 1) * 30) / across
     down = -(-len(shown) // across)
-    y = spanning([r for s in shown for r in s.ratios] + _numbers([s.estimate for s in shown]), 0, 1, include=1.0)
+    y = spanning_ratios([r for s in shown for r in s.ratios] + numbers_in([s.estimate for s in shown]), 0, 1)
     parts = [text(0, 12, y_title, "axis-title")]
     for index, one in enumerate(shown):
         left = 44 + (index % across) * (wide + gap + 30)
@@ -141,7 +161,8 @@ def rounds(series: Sequence[RoundSeries], *, title: str, y_title: str) -> Markup
         bottom = top + tall
         count = len(one.ratios)
         frame = Frame(
-            x=Scale(low=0.0, high=count + 1.0, start=left, end=left + wide), y=Scale(low=y.low, high=y.high, start=bottom, end=top)
+            x=Scale(low=0.0, high=count + 1.0, start=left, end=left + wide),
+            y=Scale(low=y.low, high=y.high, start=bottom, end=top, kind=y.kind),
         )
         parts.append(_panel(frame, one))
     height = 22 + down * (tall + head + 34) + 8

@@ -58,18 +58,20 @@ def quality_value(comparison: Comparison, model: str, metric: str, segment: str 
 
 
 def summary_table(comparison: Comparison, instance: InstanceLatency) -> Table:
-    """One row per model: latency, latency and quality against the control, size, memory, verdict."""
+    """One row per model: verdict, latency, latency and quality against the control, size of the files and of the process."""
     quantiles = quantiles_of(instance)
     main = headline_quantile(instance)
     metrics = metrics_of(comparison)[:3]
-    heads = ["Model", *(f"{q} ms" for q in quantiles), *([f"{main} / control"] if main else [])]
-    heads += [*(f"{m} / control" for m in metrics), "Size", "Memory", "Verdict"]
+    heads = ["Model", "Verdict", *(f"{q} ms" for q in quantiles), *([f"{main} / control"] if main else [])]
+    heads += [*(f"{m} / control" for m in metrics), "Size (memory)"]
     head = tuple(Column(name=h, numeric=h not in ("Model", "Verdict")) for h in heads)
     runtimes = {m.model.runtime for m in instance.models}
     rows = []
     for model in instance.models:
         name, is_control = model.model.name, model.model.digest == comparison.control.digest
+        verdict = next((c.verdict for c in comparison.candidates if c.model.name == name), None)
         row = [plain(name, model.model.runtime if len(runtimes) > 1 else "")]
+        row.append(_CONTROL if is_control else outcome_cell(verdict.outcome if verdict else None))
         for quantile in quantiles:
             estimate = model.quantiles_ms.get(quantile)
             row.append(estimate_cell(estimate, ms_format(estimate)) if estimate else plain("unknown"))
@@ -82,9 +84,7 @@ def summary_table(comparison: Comparison, instance: InstanceLatency) -> Table:
             shift = quality_change(comparison, name, metric)
             tone = side_of(shift.ratio, 1.0, "higher") if shift else ""
             row.append(_CONTROL if is_control else estimate_cell(shift.ratio if shift else None, RATIO, tone))
-        row += [plain(size(model.model.size_bytes)), plain(size(max(model.memory_bytes, default=None)))]
-        verdict = next((c.verdict for c in comparison.candidates if c.model.name == name), None)
-        row.append(_CONTROL if is_control else outcome_cell(verdict.outcome if verdict else None))
+        row.append(plain(size(model.model.size_bytes), f"({size(max(model.memory_bytes, default=None))})"))
         rows.append(tuple(row))
     return Table(caption=f"All models on {instance.instance}", columns=head, rows=tuple(rows))
 

@@ -8,10 +8,11 @@ from ..profile.result import Comparison, InstanceLatency
 from . import analysis_tables, comparison_tables, figures
 from .block import Block, Bullets, Command, Facts, Figure, Fold, Heading, Judgement, Section, Text
 from .numbers import UNKNOWN, plural
-from .result import Judged, LatencyCurve, Report
+from .result import Judged, LatencyCurve, Report, Story
 
 NO_BUDGET = "No budget given: reported without judging."
 _OPEN_CARDS = 3
+_OPEN_PARAGRAPHS = 3
 _WORST_FIRST = (Outcome.FAIL, Outcome.INVALID, Outcome.UNDECIDED, Outcome.PASS)
 
 
@@ -19,8 +20,7 @@ def sections(report: Report) -> tuple[Section, ...]:
     """Every section with something in it, verdict first."""
     found = [Section(name="verdict", title="Verdict", blocks=_verdict(report))]
     if report.story is not None:
-        words = [Text(text=p) for p in (*report.story.paragraphs, report.story.data) if p]
-        found.append(Section(name="context", title="Context", blocks=tuple(words)))
+        found.append(Section(name="context", title="Context", blocks=_context(report.story)))
     if report.comparison is not None:
         found += _comparison(report.comparison, report.curves)
     if report.analysis is not None:
@@ -62,6 +62,14 @@ def verdict_line(judged: Judged) -> str:
 def ordered(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     """Worst first, warnings after errors of the same outcome; the order of the budget otherwise."""
     return tuple(sorted(findings, key=lambda f: (_WORST_FIRST.index(f.outcome), f.level == "warn")))
+
+
+def _context(story: Story) -> tuple[Block, ...]:
+    """The data first; what goes beyond a few paragraphs is folded away."""
+    words = tuple(Text(text=p) for p in (story.data, *story.paragraphs) if p)
+    if len(words) <= _OPEN_PARAGRAPHS + 1:
+        return words
+    return (*words[:_OPEN_PARAGRAPHS], Fold(title="More about the data and the method", blocks=words[_OPEN_PARAGRAPHS:]))
 
 
 def _verdict(report: Report) -> tuple[Block, ...]:
@@ -130,12 +138,19 @@ def _models(comparison: Comparison) -> tuple[Block, ...]:
 def _tradeoff(comparison: Comparison, metric: str | None) -> tuple[Block, ...]:
     if metric is None:
         return (Text(text="The requests carry no labels, so ranking quality is unknown.", tone="note"),)
+    caption = (
+        "Up and to the left is better; what breaks the budget is shaded. A dashed arm of an interval has no known end. Intervals of two "
+    )
+    caption += "models may overlap although the models differ: the ratios, paired by user and by round, decide."
     blocks: list[Block] = []
     for instance in comparison.instances:
-        chart, missing = figures.tradeoff(comparison, instance, metric)
+        chart, missing, outside = figures.tradeoff(comparison, instance, metric)
         blocks.append(_instance_heading(instance))
         if chart:
-            blocks.append(Figure(svg=chart, caption="Up and to the left is better. Bars are intervals; a dashed arm has no known end."))
+            blocks.append(Figure(svg=chart, caption=caption))
+        if outside:
+            far = "; ".join(f"{line.name} (at {line.value:.4g}{' ms' if line.axis == 'x' else ''})" for line in outside)
+            blocks.append(Text(text=f"Budget lines outside the plot: {far}.", tone="note"))
         if missing:
             blocks.append(Text(text=f"Not drawn, because latency or {metric} is unknown: {', '.join(missing)}.", tone="note"))
     return tuple(blocks)

@@ -12,6 +12,7 @@ from ..profile.result import Comparison, InstanceLatency
 from . import charts
 from .analysis_tables import PERCENT, RELATIVE, every_effect, rate_name
 from .comparison_tables import RATIO, change_of, headline_quantile, quality_value, segment_changes, segment_name
+from .limits import LimitLine, limit_lines, near
 from .numbers import UNKNOWN, with_interval
 from .result import LatencyCurve
 
@@ -22,19 +23,24 @@ def series_of(comparison: Comparison) -> dict[str, int]:
     return {name: i for i, name in enumerate(dict.fromkeys(names))}
 
 
-def tradeoff(comparison: Comparison, instance: InstanceLatency, metric: str) -> tuple[Markup, tuple[str, ...]]:
-    """Quality against latency, and the models that cannot be drawn because one of their numbers is unknown."""
-    quantile = headline_quantile(instance)
+def tradeoff(comparison: Comparison, instance: InstanceLatency, metric: str) -> tuple[Markup, tuple[str, ...], tuple[LimitLine, ...]]:
+    """Quality against latency, the models left out because a number of theirs is unknown, and the budget lines outside the plot."""
+    quantile = headline_quantile(instance) or ""
     points, missing = [], []
     for model in instance.models:
-        x = model.quantiles_ms.get(quantile or "")
+        x = model.quantiles_ms.get(quantile)
         y = quality_value(comparison, model.model.name, metric)
         if x is None or y is None or x.value is None or y.value is None:
             missing.append(model.model.name)
         else:
             points.append(charts.Point(name=model.model.name, series=series_of(comparison).get(model.model.name, 0), x=x, y=y))
+    if not points:
+        return Markup(""), tuple(missing), ()
+    lines = limit_lines(comparison, instance, quantile, metric)
+    drawn = near(lines, charts.numbers_in([p.x for p in points]), charts.numbers_in([p.y for p in points]))
     title = f"{metric} against {quantile} latency on {instance.instance}"
-    return charts.scatter(points, title=title, x_title=f"{quantile} service time, ms", y_title=metric), tuple(missing)
+    chart = charts.scatter(points, title=title, x_title=f"{quantile} service time, ms", y_title=metric, limits=drawn)
+    return chart, tuple(missing), tuple(line for line in lines if line not in drawn)
 
 
 def segment_forest(comparison: Comparison, metric: str) -> Markup:

@@ -43,7 +43,7 @@ def place(points: Sequence[tuple[float, float]], widths: Sequence[float], obstac
         for distance in _DISTANCES:
             for direction in _DIRECTIONS:
                 box = _box(points[index], widths[index], distance, direction)
-                cost = distance + 0.05 * sum(box.overlap(o) for o in obstacles)
+                cost = distance + 0.2 * sum(box.overlap(o) for o in obstacles)
                 cost += 50 * sum(box.overlap(o) for o in (*placed.values(), *marks))
                 cost += 0 if box.within(area) else 1e6
                 if cost < least:

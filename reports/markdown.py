@@ -101,5 +101,5 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def _cell(cell: Cell) -> str:
-    text = f"{cell.text} {cell.detail}" if cell.detail.startswith("[") else f"{cell.text} ({cell.detail})" if cell.detail else cell.text
-    return escape(text)
+    detail = cell.detail if cell.detail.startswith(("[", "(")) or not cell.detail else f"({cell.detail})"
+    return escape(f"{cell.text} {detail}")

@@ -42,11 +42,21 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def spanning(values: Iterable[float], start: float, end: float, *, include: float | None = None, margin: float = 0.08) -> Scale:
-    """A linear scale that holds every value (and `include`) with `margin` of the span to spare on both sides."""
+    """A linear scale that holds every value (and `include`) with `margin` of the span to spare on both sides; at least one value."""
     numbers = [*values] + ([include] if include is not None else [])
     low, high = min(numbers), max(numbers)
     spare = (high - low) * margin or abs(high) * 0.05 or 1.0
     return Scale(low=low - spare, high=high + spare, start=start, end=end)
+
+
+def spanning_ratios(values: Iterable[float], start: float, end: float) -> Scale:
+    """The same for ratios around 1: logarithmic once they spread over a factor of 2.5, so that one outlier does not flatten the rest."""
+    numbers = [*values, 1.0]
+    low, high = min(numbers), max(numbers)
+    if low <= 0 or high / low < 2.5:
+        return spanning(numbers, start, end)
+    spare = (high / low) ** 0.08
+    return Scale(low=low / spare, high=high * spare, start=start, end=end, kind="log")
 
 
 def _linear_ticks(low: float, high: float, most: int) -> tuple[float, ...]:

@@ -142,25 +142,11 @@ def test_every_gate_has_its_outcome_and_reason(full_report: Report) -> None:
 
 def test_the_summary_has_one_row_per_model_with_intervals(story_comparison: Comparison) -> None:
     page = Page(html(Report(comparison=story_comparison)))
-    assert page.row("Model", "p50 ms") == [
-        "Model",
-        "p50 ms",
-        "p95 ms",
-        "p99 ms",
-        "p95 / control",
-        "ndcg@10 / control",
-        "auc / control",
-        "Size",
-        "Memory",
-        "Verdict",
-    ]
-    assert page.row("v1.1-int8", "100 [99, 101]")[2:6] == [
-        "141 [138, 144]",
-        "171 [164, 178]",
-        "0.940 [0.928, 0.952]",
-        "1.048 [1.036, 1.060]",
-    ]
-    assert page.row("v1.0")[4:] == ["control", "control", "control", "6.1 MiB", "92 MiB", "control"]
+    ratios = ["p95 / control", "ndcg@10 / control", "auc / control"]
+    assert page.row("Model", "Verdict") == ["Model", "Verdict", "p50 ms", "p95 ms", "p99 ms", *ratios, "Size (memory)"]
+    found = page.row("v1.1-int8", "PASS", "100 [99, 101]")
+    assert found[3:7] == ["141 [138, 144]", "171 [164, 178]", "0.940 [0.928, 0.952]", "1.048 [1.036, 1.060]"]
+    assert page.row("v1.0")[5:] == ["control", "control", "control", "6.1 MiB (92 MiB)"]
 
 
 def test_rows_of_a_table_are_equally_long(full_report: Report) -> None:
@@ -188,7 +174,7 @@ def test_instances_say_whether_they_were_measured_or_emulated(story_comparison: 
 def test_without_a_budget_nothing_is_judged(unjudged_comparison: Comparison) -> None:
     page = Page(html(Report(comparison=unjudged_comparison)))
     assert "NOT JUDGED v1.1-int8 against v1.0 No budget given: reported without judging." in page.words
-    assert page.row("v1.1-int8", "100 [99, 101]")[-1] == "not judged"
+    assert page.row("v1.1-int8", "not judged")[2] == "100 [99, 101]"
     assert "PASS" not in page.words
 
 
@@ -215,11 +201,19 @@ def test_an_invalid_measurement_says_why_at_the_top_and_colours_no_latency(inval
 
 def test_unknown_numbers_say_unknown(unknown_comparison: Comparison) -> None:
     page = Page(html(Report(comparison=unknown_comparison)))
-    row = page.row("v1.1-int8", "101 [99, 103]")
-    assert row[2:] == ["141 [unknown]", "unknown", "0.940 [unknown, 1.020]", "unknown", "unknown", "5.6 MiB", "unknown", "UNDECIDED"]
+    row = page.row("v1.1-int8", "UNDECIDED", "101 [99, 103]")
+    assert row[3:] == ["141 [unknown]", "unknown", "0.940 [unknown, 1.020]", "unknown", "unknown", "5.6 MiB (unknown)"]
     assert page.row("v1.1-int8", "unknown", "unknown")[0] == "v1.1-int8"  # load and first request
     assert "Not drawn, because latency or ndcg@10 is unknown: v1.1-int8." in page.words
     assert not {"None", "nan"} & set(re.findall(r"\w+", page.words))
+
+
+def test_long_context_is_folded_after_the_data_and_two_paragraphs(story: Story, analysis: Analysis) -> None:
+    long = msgspec.structs.replace(story, paragraphs=("one", "two", "three", "four"))
+    source = html(Report(analysis=analysis, story=long))
+    before, after = source.split("More about the data and the method")
+    assert before.index(story.data) < before.index("<p>one</p>") < before.index("<p>two</p>")
+    assert after.index("<p>three</p>") < after.index("<p>four</p>")
 
 
 def test_the_live_section_has_rates_ratio_check_and_users_needed(analysis: Analysis) -> None:

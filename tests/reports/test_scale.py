@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from liftgate.reports.scale import Scale, spanning, tick_text
+from liftgate.reports.scale import Scale, spanning, spanning_ratios, tick_text
 
 
 def test_a_linear_scale_puts_the_middle_in_the_middle() -> None:
@@ -37,6 +37,13 @@ def test_a_log_axis_inside_one_decade_still_has_ticks() -> None:
 def test_equal_values_still_make_a_scale() -> None:
     scale = spanning([5.0, 5.0], 0.0, 100.0)
     assert scale(5.0) == pytest.approx(50.0)
+
+
+def test_ratios_that_spread_widely_get_a_log_scale() -> None:
+    assert spanning_ratios([0.9, 1.1], 100.0, 0.0).kind == "linear"
+    wide = spanning_ratios([0.5, 8.0], 100.0, 0.0)
+    assert wide.kind == "log"
+    assert wide(2.0) == pytest.approx(50.0)  # the geometric middle of 0.5 and 8
 
 
 def test_an_empty_domain_is_our_own_bug() -> None:
