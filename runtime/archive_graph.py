@@ -101,6 +101,8 @@ _EXPRESSION_NODES = (
     *(ast.BinOp, ast.UnaryOp, ast.USub, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Mod),
 )
 _POWERS = {"Pow", "PowByNatural", "FloatPow", "LShift"}
+# Maps from a name that the author chose: a tensor called `device` is no device (torch/_export/serde/schema.py).
+_NAME_KEYED = {"tensor_values", "sym_int_values", "sym_bool_values", "sym_float_values", "range_constraints", "config"}
 _CONTAINERS = {"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
 
 
@@ -134,7 +136,10 @@ def _clean(value: Json, key: str, where: str) -> None:
     if isinstance(value, dict):
         for name, inner in value.items():
             _require(_NAME.fullmatch(name) is not None, where, f"a key that is no plain name: {name[:60]!r}")
-            if name == "metadata":
+            if key in _NAME_KEYED:
+                # Without a key of its own: a tensor called `tensor_values` is no map either.
+                _clean(inner, "", where)
+            elif name == "metadata":
                 value[name] = {}
             elif name == "target" and "inputs" in value and "outputs" in value:
                 _check_target(inner, where)

@@ -156,6 +156,50 @@ def test_names_that_become_code_are_refused(archive: Path, tmp_path: Path, old: 
         open_archive(bad)
 
 
+@pytest.mark.parametrize(
+    "name", ["device", "metadata", "custom_obj", "as_custom_obj", "target", "in_spec", "expr_str", "config", "tensor_values"]
+)
+def test_an_input_may_be_called_like_a_key_of_the_format(archive: Path, tmp_path: Path, name: str) -> None:
+    renamed = edited(archive, tmp_path / "renamed.pt", replacing('"item"', f'"{name}"'))
+    session = TorchSession.open(renamed, SessionSettings())
+    assert [spec.name for spec in session.signature.inputs] == [name, "weight"]
+
+
+@pytest.mark.parametrize("name", ["item", "device", "tensor_values"])
+def test_a_tensor_on_another_device_is_refused_whatever_it_is_called(archive: Path, tmp_path: Path, name: str) -> None:
+    def to_cuda(content: bytes) -> bytes:
+        program = json.loads(content.replace(b'"item"', f'"{name}"'.encode()))
+        program["graph_module"]["graph"]["tensor_values"][name]["device"] = {"type": "cuda", "index": 0}
+        return json.dumps(program).encode()
+
+    with pytest.raises(InputError, match="expected tensors on the CPU, found device 'cuda'"):
+        open_archive(edited(archive, tmp_path / "cuda.pt", {"models/model.json": to_cuda}))
+
+
+def test_a_weight_may_be_called_like_a_key_of_the_format(tmp_path: Path) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.device = nn.Parameter(torch.tensor([2.0]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.device
+
+    with quiet():
+        program = torch.export.export(Scaled(), (torch.ones(3),), dynamic_shapes=({0: torch.export.Dim("rows", min=1)},))
+        torch.export.save(program, tmp_path / "scaled.pt")
+    scores = TorchSession.open(tmp_path / "scaled.pt", SessionSettings()).run({"x": np.array([3.0, 4.0], dtype=np.float32)})["score"]
+    np.testing.assert_array_equal(scores, [6.0, 8.0])
+
+
+def test_a_custom_object_among_the_arguments_is_refused(archive: Path, tmp_path: Path) -> None:
+    def smuggle(program: dict[str, object]) -> None:
+        program["tensor_values"] = {"custom_obj": {"as_custom_obj": {"name": "x", "class_fqn": "os.system"}}}
+
+    with pytest.raises(UntrustedError, match="a custom object"):
+        open_archive(edited(archive, tmp_path / "bad.pt", in_program(smuggle)))
+
+
 def test_pickled_weights_and_custom_objects_are_refused(archive: Path, tmp_path: Path) -> None:
     config = "data/weights/model_weights_config.json"
     pickled = edited(archive, tmp_path / "a.pt", {config: lambda b: b.replace(b'"use_pickle": false', b'"use_pickle": true')})
