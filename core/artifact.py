@@ -37,8 +37,8 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `manifest.json` says.
 
-    `digest` is the sha256 over signature, session-relevant content and the sha256 of every file, so equal models have equal
-    digests whatever they are called. `parent` is the digest of the artifact this one was made from, None for an export.
+    `digest` is that of `content_digest`, so equal models made in the same way have equal digests whatever they are called. `parent` is
+    the digest of the artifact this one was made from, None for an export.
     """
 
     schema_version: Literal[1] = 1
@@ -54,6 +54,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files: dict[str, str]
     tools: dict[str, str]
     checks: tuple[Check, ...] = ()
+
+    def expected_digest(self) -> str:
+        """The digest that everything else in this manifest amounts to."""
+        return content_digest(self.signature, self.files, parent=self.parent, recipe=self.recipe, steps=self.steps)
 
 
 class ModelRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,10 +92,13 @@ class ModelArtifact(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def content_digest(signature: Signature, files: Mapping[str, str]) -> str:
-    """Hex sha256 over the signature and the sha256 of every file."""
-    body = msgspec.json.encode({"files": dict(files), "signature": signature}, order="sorted")
-    return hashlib.sha256(body).hexdigest()
+def content_digest(
+    signature: Signature, files: Mapping[str, str], *, parent: str | None, recipe: str | None, steps: tuple[StepRecord, ...]
+) -> str:
+    """Hex sha256 over the signature, the sha256 of every file, and the lineage (parent, recipe and the steps' settings)."""
+    settings = [[step.kind, step.settings] for step in steps]
+    body = {"files": dict(files), "signature": signature, "parent": parent, "recipe": recipe, "steps": settings}
+    return hashlib.sha256(msgspec.json.encode(body, order="sorted")).hexdigest()
 
 
 def read_artifact(path: Path) -> ModelArtifact:
@@ -120,6 +127,6 @@ def read_artifact(path: Path) -> ModelArtifact:
             raise InputError.mismatch(str(file), expected="a model file", found="nothing", fix="export the model again")
         if sha256_of(file) != expected:
             raise InputError(str(file), "content differs from its manifest (damaged or edited)", fix="export the model again")
-    if MODEL_FILE not in manifest.files or manifest.digest != content_digest(manifest.signature, manifest.files):
+    if MODEL_FILE not in manifest.files or manifest.digest != manifest.expected_digest():
         raise InputError(where, "digest does not match the content (damaged or edited)", fix="export the model again")
     return ModelArtifact(path=path, manifest=manifest)

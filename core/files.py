@@ -15,9 +15,8 @@ from .errors import InputError
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write to a temporary name in the same folder, then rename over `path`."""
-    with new_file(path) as temporary:
-        with _explained(path):
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    with new_file(path) as temporary, _explained(path):
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager

@@ -48,6 +48,8 @@ class Requests:
     @classmethod
     def read(cls, path: Path) -> Requests:
         """Read a Parquet file; raises InputError when it is missing, not Parquet, empty or inconsistent."""
+        if path.is_dir():
+            raise InputError.mismatch(str(path), expected="one requests.parquet file", found="a folder", fix="join its files into one")
         try:
             table = pq.read_table(path)
         except FileNotFoundError:
@@ -196,9 +198,13 @@ class Requests:
             raise InputError.mismatch(
                 at, expected=f"{spec.dtype} values", found="missing values or text", fix="fill them before writing the file"
             )
-        whole = array.dtype.kind in "iub"
-        if np.dtype(spec.dtype).kind in "iu" and not whole:
-            raise InputError.mismatch(at, expected=spec.dtype, found=str(array.dtype))
+        wanted = np.dtype(spec.dtype)
+        if array.dtype.kind not in ("iub" if wanted.kind in "iub" else "iubf"):
+            found = "text" if array.dtype.kind in "US" else str(array.dtype)
+            raise InputError.mismatch(at, expected=spec.dtype, found=found)
+        if wanted.kind in "iu" and array.size and not (np.iinfo(wanted).min <= array.min() and array.max() <= np.iinfo(wanted).max):
+            found = f"{array.max() if array.max() > np.iinfo(wanted).max else array.min()}"
+            raise InputError.mismatch(at, expected=f"values that fit {spec.dtype}", found=found)
         if array.ndim != len(spec.shape):
             raise InputError.mismatch(at, expected=f"shape {list(spec.shape)}", found=f"{list(array.shape)}")
         for dim, size in zip(spec.shape[1:], array.shape[1:], strict=True):
@@ -245,6 +251,11 @@ class Requests:
             if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
                 raise InputError.mismatch(
                     f"{self.source}: column '{columns.LABEL}'", expected="a list with one entry per candidate", found=str(kind)
+                )
+            entry = kind.value_type
+            if not (pa.types.is_integer(entry) or pa.types.is_floating(entry) or pa.types.is_boolean(entry)):
+                raise InputError.mismatch(
+                    f"{self.source}: column '{columns.LABEL}'", expected="a list of numbers", found=f"a list of {entry}"
                 )
             values = pc.list_flatten(self.table[columns.LABEL]).to_numpy().astype(np.float64)
             if self.table[columns.LABEL].null_count or not np.isfinite(values).all():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,7 +98,7 @@ class Store:
         if draft.signature is None or not draft.model_path.is_file():
             raise AssertionError("a draft needs a signature and a model file before it is committed")
         files = {p.name: sha256_of(p) for p in sorted(draft.folder.iterdir())}
-        digest = content_digest(draft.signature, files)
+        digest = content_digest(draft.signature, files, parent=draft.parent, recipe=draft.recipe, steps=draft.steps)
         manifest = Manifest(
             name=draft.name,
             digest=digest,
@@ -114,10 +115,12 @@ class Store:
         )
         write_atomically(draft.folder / MANIFEST_FILE, msgspec.json.format(msgspec.json.encode(manifest), indent=2))
         target = self.root / "objects" / digest
+        if _is_damaged(target):
+            shutil.rmtree(target)
         if not target.exists():
             draft.folder.rename(target)
         self._point(draft.name, target)
-        return ModelArtifact(path=target, manifest=manifest)
+        return self.resolve(draft.name)
 
     def _point(self, name: str, target: Path) -> None:
         folder = self.root / "models"
@@ -126,6 +129,17 @@ class Store:
         link.unlink(missing_ok=True)
         link.symlink_to(Path("..") / "objects" / target.name, target_is_directory=True)
         link.replace(folder / name)
+
+
+def _is_damaged(folder: Path) -> bool:
+    """Whether an object is there but can no longer be read; writing the same content again then repairs it."""
+    if not folder.exists():
+        return False
+    try:
+        read_artifact(folder)
+    except InputError:
+        return True
+    return False
 
 
 def check_name(name: str) -> str:

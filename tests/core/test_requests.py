@@ -73,6 +73,8 @@ def test_floats_are_cast_to_what_the_signature_says() -> None:
         ({"label": [0, 1]}, r"column 'label': expected a list with one entry per candidate"),
         ({"request_id": ["a", "a"]}, r"expected unique ids, found repeated ones"),
         ({"user_id": [1, None]}, r"column 'user_id': expected a value in every row"),
+        ({"label": [["a", "b"], ["a", "b", "c"]]}, r"column 'label': expected a list of numbers, found a list of string"),
+        ({"user": ["1", "2"]}, r"request 'a': column 'user': expected int64, found text"),
         ({"segment": ["power", None]}, r"column 'segment': expected a segment in every row"),
         ({"segment": ["power", "all"]}, r"column 'segment': expected names other than 'all'"),
         ({"history": [[7.5, 8, 9], [5]]}, r"request 'a': column 'history': expected int64, found float64"),
@@ -110,6 +112,17 @@ def test_a_file_that_is_not_parquet_is_one_clear_error(tmp_path: Path) -> None:
     path.write_text("user,item\n1,2\n")
     with pytest.raises(InputError, match="is not a readable Parquet file"):
         Requests.read(path)
+
+
+def test_integers_that_do_not_fit_are_refused_not_wrapped() -> None:
+    signature = Signature(inputs=(spec("x", "candidate", dtype="uint8"),), outputs=OUT)
+    with pytest.raises(InputError, match=r"request 'a': column 'x': expected values that fit uint8, found 300"):
+        list(Requests.of({"request_id": ["a"], "user_id": ["u"], "x": [[1, 300]]}).feeds(signature))
+
+
+def test_a_folder_is_not_a_requests_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="found a folder"):
+        Requests.read(tmp_path)
 
 
 def test_an_empty_file_is_refused() -> None:

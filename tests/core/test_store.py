@@ -114,6 +114,21 @@ def test_a_damaged_artifact_is_refused(tmp_path: Path, damage: object) -> None:
         read_artifact(made.path)
 
 
+def test_writing_the_same_content_again_repairs_a_damaged_artifact(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = put(store, "v1.0", b"weights")
+    damage_model(made.path)
+    assert put(store, "v1.0", b"weights").manifest.digest == made.manifest.digest
+    assert store.resolve("v1.0").model_path.read_bytes() == b"weights"
+
+
+def test_the_same_content_from_another_parent_keeps_its_own_lineage(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first, second = put(store, "a", b"same", parent="1" * 64), put(store, "b", b"same", parent="2" * 64)
+    assert (store.resolve("a").manifest.parent, store.resolve("b").manifest.parent) == ("1" * 64, "2" * 64)
+    assert first.manifest.digest != second.manifest.digest
+
+
 def test_a_store_can_be_moved(tmp_path: Path) -> None:
     put(Store(tmp_path / "here"), "v1.0", b"weights")
     shutil.move(tmp_path / "here", tmp_path / "there")
