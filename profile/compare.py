@@ -107,7 +107,8 @@ def _evaluate_all(
         return []
     found = []
     for subject in subjects:
-        evaluation = evaluate_users(subject.path, requests, metrics=metrics, seed=seed, store=store, progress=progress)
+        mine = requests.restrict(subject.signature)
+        evaluation = evaluate_users(subject.path, mine, metrics=metrics, seed=seed, store=store, progress=progress)
         found.append(msgspec.structs.replace(evaluation, model=subject.ref))
     return found
 

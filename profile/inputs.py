@@ -12,6 +12,7 @@ from ..core import columns
 from ..core.artifact import ModelArtifact
 from ..core.errors import InputError, UnknownName
 from ..core.requests import Requests
+from ..core.signature import InputSpec, Signature
 from ..core.store import Store
 from ..runtime.session import SessionSettings, open_session
 from .budget import Budget
@@ -52,18 +53,25 @@ def _subject(model: Model, store: Store) -> Subject:
 
 
 def load_requests(requests: Requests | Path | str | None, subjects: Sequence[Subject], seed: int) -> Requests:
-    """The requests to use, checked against every model's signature.
+    """The requests to use, checked against every model's signature; a column may be there for some of the models only.
 
-    When there are none they are generated from the signature that says most about roles: a torch.export archive says nothing.
+    When there are none they are generated for the inputs of all models.
     """
-    if requests is not None:
-        real = Requests.load(requests)
-    else:
-        telling = max(subjects, key=lambda s: sum(spec.role == "request" for spec in s.signature.inputs))
-        real = requests_from_signature(telling.signature, seed=seed)
+    wanted = _all_inputs([subject.signature for subject in subjects])
+    real = requests_from_signature(wanted, seed=seed) if requests is None else Requests.load(requests)
+    real.check_columns([spec.name for spec in wanted.inputs])
     for subject in subjects:
-        real.check(subject.signature)
+        real.restrict(subject.signature).check(subject.signature)
     return real
+
+
+def _all_inputs(signatures: Sequence[Signature]) -> Signature:
+    """The inputs of all models; the signature that says most about roles has the first word: a torch.export archive says nothing."""
+    telling = sorted(signatures, key=lambda s: sum(spec.role == "request" for spec in s.inputs), reverse=True)
+    inputs: dict[str, InputSpec] = {}
+    for signature in telling:
+        inputs = {**{spec.name: spec for spec in signature.inputs}, **inputs}
+    return msgspec.structs.replace(telling[0], inputs=tuple(inputs.values()))
 
 
 def load_placements(names: Sequence[str], threads: int | None) -> list[Placement]:

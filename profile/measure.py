@@ -190,7 +190,7 @@ def _pool(subjects: Sequence[Subject], requests: Requests, rng: np.random.Genera
     size = min(len(requests), _LARGEST_POOL)
     few = requests.take(range(min(8, len(requests))))
     for subject in subjects:
-        feeds = list(few.feeds(subject.signature))
+        feeds = list(few.restrict(subject.signature).feeds(subject.signature))
         each = sum(array.nbytes for feed in feeds for array in feed.values()) / len(feeds)
         size = max(1, min(size, int(_POOL_BYTES / max(each, 1))))
     return requests if size == len(requests) else requests.take(np.sort(rng.choice(len(requests), size, replace=False)).tolist())

@@ -37,6 +37,7 @@ class Worker:
         started = time.perf_counter_ns()
         self.session: Session = open_session(path, SessionSettings(threads=command.threads), store=Store(Path(command.store)))
         loaded = time.perf_counter_ns()
+        requests = requests.restrict(self.session.signature)
         first = next(requests.take([0]).feeds(self.session.signature))
         before = time.perf_counter_ns()
         self.session.run(first)

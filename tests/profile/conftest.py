@@ -30,6 +30,16 @@ ranker (int64[rows] user, int64[rows] item) => (float[rows] score) {
     score = ReduceSum <keepdims = 0> (product, last)
 }
 """
+# The same ranker with one more input.
+PRICED_SIGNATURE = Signature(
+    inputs=(*SIGNATURE.inputs, InputSpec(name="price", dtype="float32", shape=("rows",), role="candidate")),
+    outputs=SIGNATURE.outputs,
+)
+PRICED_GRAPH = (
+    GRAPH.replace("int64[rows] item)", "int64[rows] item, float[rows] price)")
+    .replace("score = ReduceSum", "affinity = ReduceSum")
+    .replace("(product, last)", "(product, last)\n    score = Sub (affinity, price)")
+)
 MakeModel = Callable[..., ModelArtifact]
 
 
@@ -45,16 +55,17 @@ def factors(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def make_model(store: Store) -> MakeModel:
-    """Factorization models whose scores are those of seed 0 plus `noise`; NaN noise breaks them."""
+    """Factorization models whose scores are those of seed 0 plus `noise`, less a `price` if `priced`; NaN noise breaks them."""
 
-    def make(name: str, *, noise: float = 0.0) -> ModelArtifact:
+    def make(name: str, *, noise: float = 0.0, priced: bool = False) -> ModelArtifact:
         users, items = factors()
         items = items + noise * factors(1)[1]
-        model = parser.parse_model(GRAPH)
+        model = parser.parse_model(PRICED_GRAPH if priced else GRAPH)
         model.graph.initializer.extend([onnx.numpy_helper.from_array(users, "users"), onnx.numpy_helper.from_array(items, "items")])
         with store.draft(name) as draft:
             onnx.save(model, draft.model_path)
-            draft.signature, draft.source, draft.opset, draft.parameters = SIGNATURE, "test", 18, users.size + items.size
+            draft.signature, draft.source = PRICED_SIGNATURE if priced else SIGNATURE, "test"
+            draft.opset, draft.parameters = 18, users.size + items.size
             return store.commit(draft)
 
     return make

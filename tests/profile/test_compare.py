@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from liftgate.core.artifact import ModelArtifact
@@ -15,6 +16,7 @@ from liftgate.core.verdict import Outcome
 from liftgate.profile.budget import parse_budget
 from liftgate.profile.cli import app
 from liftgate.profile.compare import compare
+from liftgate.profile.inputs import load_requests, load_subjects
 from liftgate.profile.result import Comparison
 from typer.testing import CliRunner
 
@@ -58,6 +60,24 @@ def test_without_requests_they_are_generated_and_quality_stays_unknown(make_mode
     assert (found.quality, found.candidates[0].quality, found.candidates[0].verdict) == ((), (), None)
     assert any("generated from the signature" in note for note in found.notes)
     assert found.candidates[0].model.name == "v1.0 (2)"
+
+
+def test_models_with_different_inputs_are_compared_on_the_same_requests(make_model: MakeModel, requests: Requests, store: Store) -> None:
+    make_model("v1.0")
+    make_model("v2.0", priced=True)
+    free = pa.array([[0.0] * 30] * len(requests), type=pa.list_(pa.float32()))
+    wider = Requests(requests.table.append_column("price", free), source="wider")
+    found = compare("v1.0", "v2.0", requests=wider, seconds=0.1, launches=1, store=store)
+    # Everything is free, so the price changes no score.
+    assert [q.difference.value for q in found.candidates[0].quality] == [0.0] * 6
+    assert found.instances[0].models[1].samples > 0
+    with pytest.raises(UnknownName, match="unknown column 'price'"):
+        compare("v1.0", "v1.0", requests=wider, store=store)
+
+
+def test_generated_requests_serve_the_inputs_of_all_models(make_model: MakeModel, store: Store) -> None:
+    subjects = load_subjects([make_model("v1.0"), make_model("v2.0", priced=True)], store)
+    assert load_requests(None, subjects, seed=0).input_columns == ["user", "item", "price"]
 
 
 def test_everything_wrong_is_said_before_anything_is_measured(make_model: MakeModel, requests: Requests, store: Store) -> None:
