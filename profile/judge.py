@@ -1,6 +1,7 @@
 """From measurements and a budget to findings: every gate's outcome with its reason.
 
-PASS needs every gate to pass, so it needs no correction; FAIL of any gate decides, so p-values of failing are Holm-adjusted over the gates.
+PASS needs every gate to pass, so it needs no correction; FAIL of any gate decides, so p-values of failing are Holm-adjusted over the gates
+of a level: warnings decide nothing, so they must not make errors harder to see.
 A number emulated for an instance may fail an absolute gate but pass it only if the gate says `allow = "emulated"`: a wrong FAIL costs a run
 on the real machine, a wrong PASS an outage.
 """
@@ -49,10 +50,13 @@ class _Ruling(msgspec.Struct, frozen=True, kw_only=True):
 def verdict(budget: Budget, evidence: Evidence) -> Verdict | None:
     """One finding per gate, in the budget's order."""
     rulings = [_rule(gate, evidence) for gate in budget.gates]
-    tested = [i for i, ruling in enumerate(rulings) if ruling.decision.p_fail is not None]
-    adjusted = dict(zip(tested, holm([rulings[i].decision.p_fail or 0.0 for i in tested]), strict=True))
-    pairs = enumerate(zip(budget.gates, rulings, strict=True))
-    return judge(_finding(gate, ruling, adjusted.get(i), len(tested)) for i, (gate, ruling) in pairs)
+    findings: dict[int, Finding] = {}
+    for level in ("error", "warn"):
+        family = {i: rulings[i] for i, gate in enumerate(budget.gates) if gate.level == level}
+        tested = {i: ruling.decision.p_fail for i, ruling in family.items() if ruling.decision.p_fail is not None}
+        adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+        findings |= {i: _finding(budget.gates[i], ruling, adjusted.get(i), len(tested)) for i, ruling in family.items()}
+    return judge(findings[i] for i in sorted(findings))
 
 
 def _finding(gate: Gate, ruling: _Ruling, adjusted: float | None, family: int) -> Finding:

@@ -143,7 +143,7 @@ def test_quality_without_labels_is_undecided() -> None:
     assert (finding.outcome, finding.reason) == (Outcome.UNDECIDED, "ndcg@10 cannot be judged: the requests carry no labels")
 
 
-def test_a_marginal_failure_among_many_gates_is_undecided() -> None:
+def test_a_marginal_failure_among_many_gates_is_undecided_and_among_many_warnings_it_is_not() -> None:
     run = run_of("local")
     # Find a margin that fails alone at 5 % but not among ten gates: move it until the p-value lies between 0.005 and 0.05.
     control, treatment = run.samples.of(0), run.samples.of(1)
@@ -152,6 +152,8 @@ def test_a_marginal_failure_among_many_gates_is_undecided() -> None:
     slower = run_of("local", factor=1.05)
     alone = f'[[gate]]\nmetric = "latency_p50"\nmax_regress = {1.05 * (1 + margin) - 1:.8f}\n'
     assert judged(alone, slower).outcome is Outcome.FAIL
+    warnings = alone + '[[gate]]\nmetric = "latency_p50"\nmax_regress = "50%"\nlevel = "warn"\n' * 9
+    assert judged(warnings, slower).findings[0] == only(judged(alone, slower))
     many = judged(alone + '[[gate]]\nmetric = "latency_p50"\nmax_regress = "50%"\n' * 9, slower)
     assert many.outcome is Outcome.UNDECIDED
     assert "not after Holm's correction over 10 gates" in many.findings[0].reason
