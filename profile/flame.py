@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from ..core.errors import InputError, RunFailed
 from ..core.files import new_file
 from ..core.progress import Progress, silent
@@ -22,6 +24,8 @@ from .launch import WorkerHandle, aside
 _SAMPLES_PER_S = 100
 _FORMATS = {".svg": "flamegraph", ".json": "speedscope", ".txt": "raw"}
 _MOST_REQUESTS = 256
+# The sampler's end is looked for between blocks, so a block must not last: this is also how late the end may be seen.
+_BLOCK_S = 0.2
 
 
 def flame(
@@ -62,6 +66,11 @@ def flame(
     return out
 
 
+def block_size(request_s: float, requests: int) -> int:
+    """How many of `requests` are asked at a time when one takes `request_s`: about 0.2 s of them, at least one."""
+    return max(1, min(requests, int(_BLOCK_S / max(request_s, 1e-9))))
+
+
 def _record(worker: WorkerHandle, out: Path, kind: str, seconds: float, *, native: bool, requests: int, progress: Progress) -> None:
     """Sample the worker while it answers, until py-spy is done; raises RunFailed with py-spy's own words."""
     sampler = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
@@ -73,9 +82,10 @@ def _record(worker: WorkerHandle, out: Path, kind: str, seconds: float, *, nativ
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         begun = time.monotonic()
-        everything = tuple(range(requests))
+        asked, size = 0, 1
         while process.poll() is None:
-            worker.block(everything, 0)
+            done = worker.block(tuple((asked + i) % requests for i in range(size)), 0)
+            asked, size = asked + size, block_size(float(np.frombuffer(done.samples, dtype="<i8").mean()) / 1e9, requests)
             progress("sampling", min(round(seconds), int(time.monotonic() - begun)), round(seconds))
         errors = (process.stderr.read() if process.stderr else "").strip().splitlines()
     finally:

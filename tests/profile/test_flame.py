@@ -7,7 +7,7 @@ import pytest
 from liftgate.core.artifact import ModelArtifact
 from liftgate.core.errors import InputError, RunFailed
 from liftgate.core.store import Store
-from liftgate.profile.flame import flame
+from liftgate.profile.flame import block_size, flame
 
 MakeModel = Callable[..., ModelArtifact]
 
@@ -16,6 +16,12 @@ def test_an_unknown_format_is_refused(make_model: MakeModel, store: Store, tmp_p
     make_model("v1.0")
     with pytest.raises(InputError, match=r"expected a file ending in \.svg, \.json, \.txt, found 'flame\.png'"):
         flame("v1.0", tmp_path / "flame.png", store=store)
+
+
+@pytest.mark.parametrize(("request_s", "size"), [(0.0, 256), (0.0001, 256), (0.01, 20), (0.15, 1), (3.0, 1)])
+def test_slow_models_are_asked_little_at_a_time(request_s: float, size: int) -> None:
+    # 0.2 s of requests, so that the sampler's end is seen soon.
+    assert block_size(request_s, 256) == size
 
 
 def test_a_refused_sampler_is_reported_in_its_own_words(
