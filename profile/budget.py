@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from ..core import columns
-from ..core.config import parse_toml
+from ..core.config import parse_toml, read_toml
 from ..core.errors import InputError, UnknownName
 from ..core.units import Dimension, parse_quantity
 from ..quality.metrics import parse_metric
@@ -119,18 +119,15 @@ class _BudgetFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 def read_budget(path: Path) -> Budget:
     """Read `budget.toml`; raises InputError or UnknownName naming the gate and the key."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError.mismatch(str(path), expected="a budget file", found="nothing", fix="check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(str(path), f"cannot be read ({error})") from None
-    return parse_budget(text, source=str(path))
+    return _budget(read_toml(path, _BudgetFile), source=str(path))
 
 
 def parse_budget(text: str, *, source: str = "budget") -> Budget:
     """The same for text already in memory."""
-    file = parse_toml(text, _BudgetFile, where=source)
+    return _budget(parse_toml(text, _BudgetFile, where=source), source=source)
+
+
+def _budget(file: _BudgetFile, *, source: str) -> Budget:
     return Budget(source=source, gates=tuple(_gate(row, f"{source}: gate {number}") for number, row in enumerate(file.gate, start=1)))
 
 

@@ -115,7 +115,7 @@ def evaluate_users(
     everyone = Ranking.of(_scores(model, asked, progress), labels, asked.user_ids, where=asked.source)
     parts = [SegmentUsers(segment=columns.ALL_SEGMENTS, per_user=judge.per_user(everyone)) for judge in judges]
     of_request = np.asarray(asked.segments or [], dtype=str)
-    for segment in sorted(set(of_request.tolist()) - {columns.ALL_SEGMENTS}):
+    for segment in sorted(set(of_request.tolist())):
         some = everyone.only(of_request == segment)
         parts.extend(SegmentUsers(segment=segment, per_user=judge.per_user(some)) for judge in judges)
     return Evaluation(model=model.ref, requests=asked.ref, parts=tuple(parts), seed=seed)

@@ -72,5 +72,5 @@ def test_a_budget_without_gates_is_refused() -> None:
 
 
 def test_a_missing_budget_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected a budget file, found nothing"):
+    with pytest.raises(InputError, match="expected a TOML file, found nothing"):
         read_budget(tmp_path / "budget.toml")
