@@ -138,16 +138,15 @@ def _models(comparison: Comparison) -> tuple[Block, ...]:
 def _tradeoff(comparison: Comparison, metric: str | None) -> tuple[Block, ...]:
     if metric is None:
         return (Text(text="The requests carry no labels, so ranking quality is unknown.", tone="note"),)
-    caption = (
-        "Up and to the left is better; what breaks the budget is shaded. A dashed arm of an interval has no known end. Intervals of two "
-    )
-    caption += "models may overlap although the models differ: the ratios, paired by user and by round, decide."
+    caption = "Up and to the left is better; a dashed arm of an interval has no known end. Intervals of two models may overlap although "
+    caption += "the models differ: the ratios, paired by user and by round, decide."
     blocks: list[Block] = []
     for instance in comparison.instances:
         chart, missing, outside = figures.tradeoff(comparison, instance, metric)
         blocks.append(_instance_heading(instance))
         if chart:
-            blocks.append(Figure(svg=chart, caption=caption))
+            shaded = " Shaded: what breaks the budget." if 'class="zone"' in chart else ""
+            blocks.append(Figure(svg=chart, caption=caption + shaded))
         if outside:
             far = "; ".join(f"{line.name} (at {line.value:.4g}{' ms' if line.axis == 'x' else ''})" for line in outside)
             blocks.append(Text(text=f"Budget lines outside the plot: {far}.", tone="note"))
