@@ -68,7 +68,7 @@ def summary_table(comparison: Comparison, instance: InstanceLatency) -> Table:
     runtimes = {m.model.runtime for m in instance.models}
     rows = []
     for model in instance.models:
-        name, is_control = model.model.name, model.model.digest == comparison.control.digest
+        name, is_control = model.model.name, model.model.name == comparison.control.name
         verdict = next((c.verdict for c in comparison.candidates if c.model.name == name), None)
         row = [plain(name, model.model.runtime if len(runtimes) > 1 else "")]
         row.append(_CONTROL if is_control else outcome_cell(verdict.outcome if verdict else None))

@@ -28,7 +28,7 @@ class LimitLine(msgspec.Struct, frozen=True, kw_only=True):
 def limit_lines(comparison: Comparison, instance: InstanceLatency, quantile: str, metric: str) -> tuple[LimitLine, ...]:
     """Gates on everyone's `metric` and on `quantile` of this instance, relative ones multiplied out with the control's value."""
     gates = dict.fromkeys(f.gate for c in comparison.candidates if c.verdict is not None for f in c.verdict.findings)
-    control = next((m.quantiles_ms.get(quantile) for m in instance.models if m.model.digest == comparison.control.digest), None)
+    control = next((m.quantiles_ms.get(quantile) for m in instance.models if m.model.name == comparison.control.name), None)
     base = {"x": control.value if control is not None else None, "y": None}
     quality = quality_value(comparison, comparison.control.name, metric)
     base["y"] = quality.value if quality is not None else None

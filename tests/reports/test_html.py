@@ -260,3 +260,11 @@ def test_provenance_names_machine_tools_requests_and_lineage(full_report: Report
     assert page.row("v1.1-int8-pruned")[0] == "v1.1-int8-pruned"
     assert made in page.words
     assert "profile compare v1.0 v1.1 v1.1-int8 --requests holdout.parquet" in page.words
+
+
+def test_a_model_compared_with_itself_is_still_the_treatment(story_comparison: Comparison) -> None:
+    body = msgspec.json.encode(story_comparison).decode()
+    for candidate in story_comparison.candidates:
+        body = body.replace(candidate.model.digest, story_comparison.control.digest)
+    same = msgspec.json.decode(body, type=Comparison)
+    assert html(Report(comparison=same)).count("control") == html(Report(comparison=story_comparison)).count("control")
