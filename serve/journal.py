@@ -23,7 +23,8 @@ class Journal:
     """One JSON-lines file with group commit.
 
     Callers await `append`; one thread collects whatever is pending, appends it with one write and one fdatasync, and only then wakes
-    the callers. A failed write is cut off again and every caller of that group gets RunFailed. The file is locked, so that two
+    the callers. A failed write is cut off again and every caller of that group gets RunFailed; when that is impossible too, the
+    journal is broken and takes nothing more, since whatever followed half a line would be lost with it. The file is locked, so that two
     routers cannot share it; a line torn by a crash is cut off when the file is opened.
     """
 
@@ -33,6 +34,7 @@ class Journal:
         self._pending: list[_Entry] = []
         self._wake = threading.Condition()
         self._closing = False
+        self._broken = ""
         self._fd = _open_locked(path)
         self._size = _cut_torn_line(self._fd)
         self._thread = threading.Thread(target=self._work, name=f"journal-{path.name}", daemon=True)
@@ -65,13 +67,23 @@ class Journal:
                 batch, self._pending = self._pending, []
             if not batch:
                 return
-            failure: RunFailed | None = None
-            try:
-                self._commit(b"".join(entry.body for entry in batch))
-            except OSError as error:
-                failure = RunFailed(str(self.path), f"cannot be written ({error.strerror})", fix="free the disk or change --logs")
+            failure = self._try_commit(b"".join(entry.body for entry in batch))
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(_settle, batch, failure)
+
+    def _try_commit(self, body: bytes) -> RunFailed | None:
+        """Why `body` is not on disk, or None when it is."""
+        where = str(self.path)
+        if self._broken:
+            return RunFailed(where, f"takes nothing more since an earlier write {self._broken}", fix="restart the router")
+        try:
+            self._commit(body)
+        except OSError as error:
+            return RunFailed(where, f"cannot be written ({error.strerror})", fix="free the disk or change --logs")
+        except Exception as error:  # our own bug: this thread must outlive it, or every caller would wait for ever
+            self._broken = f"failed ({error!r})"
+            return RunFailed(where, f"cannot be written ({error!r})", fix="restart the router")
+        return None
 
     def _commit(self, body: bytes) -> None:
         view = memoryview(body)
@@ -80,7 +92,10 @@ class Journal:
                 view = view[os.write(self._fd, view) :]
             os.fdatasync(self._fd)
         except OSError:
-            os.ftruncate(self._fd, self._size)
+            try:
+                os.ftruncate(self._fd, self._size)
+            except OSError as error:
+                self._broken = f"could not be cut off ({error.strerror})"
             raise
         self._size += len(body)
 

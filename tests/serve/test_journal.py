@@ -72,6 +72,53 @@ def test_a_failed_write_is_told_to_its_callers_and_leaves_no_half_line(tmp_path:
     assert path.read_bytes() == b"good\ngood again\n"
 
 
+def test_a_half_line_that_cannot_be_cut_off_breaks_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log.jsonl"
+    real = os.write
+
+    def full_disk(fd: int, body: bytes) -> int:
+        if bytes(body).startswith(b"{"):
+            return real(fd, body[:3])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def failing(_fd: int, _size: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def scenario() -> None:
+        journal = Journal(path, asyncio.get_running_loop())
+        await journal.append(b"good\n")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full_disk)
+            patch.setattr(os, "ftruncate", failing)
+            with pytest.raises(RunFailed, match="No space left"):
+                await journal.append(b"{half a line}\n")
+        with pytest.raises(RunFailed, match=r"takes nothing more since an earlier write could not be cut off \(Input/output error\)"):
+            await journal.append(b"lost behind half a line\n")
+        journal.close()
+
+    asyncio.run(scenario())
+    assert path.read_bytes() == b"good\n{ha"
+    asyncio.run(write(path, b"good again\n"))
+    assert path.read_bytes() == b"good\ngood again\n"
+
+
+def test_an_unexpected_failure_of_the_writer_is_told_to_its_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(_fd: int) -> None:
+        raise ValueError("unexpected")
+
+    async def scenario() -> None:
+        journal = Journal(tmp_path / "log.jsonl", asyncio.get_running_loop())
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", failing)
+            with pytest.raises(RunFailed, match="unexpected"):
+                await asyncio.wait_for(journal.append(b"line\n"), 10)
+        with pytest.raises(RunFailed, match="takes nothing more"):
+            await asyncio.wait_for(journal.append(b"line\n"), 10)
+        journal.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_closed_log_takes_nothing_more(tmp_path: Path) -> None:
     async def scenario() -> None:
         journal = Journal(tmp_path / "log.jsonl", asyncio.get_running_loop())
