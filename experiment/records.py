@@ -13,6 +13,7 @@ EVENTS_FILE = "events.jsonl"
 
 Reason = Literal["assigned", "not_enrolled", "override", "fallback"]
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Item = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Position = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 
@@ -75,7 +76,7 @@ class EventIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     exposure_id: Id | None = None
     request_id: Id | None = None
     unit: Id | int | None = None
-    item: int | None = None
+    item: Item | None = None
     position: Position | None = None
     ts: datetime | None = None
 

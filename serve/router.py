@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from ..core.columns import ALL_SEGMENTS
 from ..core.config import explain
 from ..core.errors import InputError, RunFailed, UnknownName
 from ..core.signature import Signature
@@ -22,7 +23,7 @@ from .arms import LoadedArm, Prediction
 from .feeds import count_candidates, feeds_for, merge_inputs, refuse_unknown
 from .journal import Journal
 from .metrics import Metrics
-from .wire import InferRequest, Parameters, decode_request, encode_response, wanted_outputs
+from .wire import UNREADABLE, InferRequest, Parameters, decode_request, encode_response, wanted_outputs
 
 # The extra output: indices of the slate's items among the candidates, best first, int64 `[slate]`.
 SLATE = "slate"
@@ -118,10 +119,11 @@ class Router:
         try:
             served = await self._serve(assigned, feeds, arm)
             exposure = self._exposure(request, assigned, served, tensors=tensors, segment=segment, started=started)
+            answer = self._answer(request, raw, served, exposure)  # first: an answer that cannot be written must not be recorded
             await self._record(exposure)
         finally:
             self.in_flight -= 1
-        return self._answer(request, raw, served, exposure)
+        return answer
 
     def _all_feeds(self, tensors: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
         """Feeds per different signature. All are checked, so that a bad request is refused alike in every arm."""
@@ -219,9 +221,11 @@ class Router:
             "reason": exposure.reason,
         }
         outputs = {**served.prediction.outputs, SLATE: np.array([entry.index for entry in exposure.slate], dtype=np.int64)}
-        body, headers = encode_response(
-            outputs, raw, name=self.experiment.name, version=served.arm.version, request_id=exposure.request_id, parameters=parameters
-        )
+        names = {"name": self.experiment.name, "version": served.arm.version, "request_id": exposure.request_id}
+        try:
+            body, headers = encode_response(outputs, raw, **names, parameters=parameters)
+        except InputError as error:
+            raise RunFailed(f"model '{served.arm.version}'", f"its answer cannot be encoded: {error}") from None
         self.metrics.observe("request_postprocess_seconds", time.perf_counter() - started, model_name=self.experiment.name)
         return Answer(body, headers)
 
@@ -231,14 +235,14 @@ class Router:
         """Store one event or a list of them, all or none, and return how many; on disk when this returns. Raises InputError."""
         try:
             raws = msgspec.json.decode(body, type=list[msgspec.Raw]) if body.lstrip()[:1] == b"[" else [msgspec.Raw(body)]
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise InputError("events", str(error)) from None
         now = self._now()
         lines = []
         for index, raw in enumerate(raws):
             try:
                 event = msgspec.json.decode(raw, type=EventIn)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 raise explain(str(error), EventIn, f"event {index}") from None
             lines.append(msgspec.json.encode(event.record(self.experiment.name, now)) + b"\n")
         if lines:
@@ -275,6 +279,8 @@ def _segment_of(request: InferRequest) -> str | None:
     segment = request.parameters.get("segment")
     if segment is not None and (not isinstance(segment, str) or len(segment) > 256):
         raise InputError.mismatch("request: parameter 'segment'", expected="text", found=repr(segment)[:80])
+    if segment == ALL_SEGMENTS:  # results name everybody so
+        raise InputError.mismatch("request: parameter 'segment'", expected=f"another name than '{ALL_SEGMENTS}'", found=repr(segment))
     return segment
 
 

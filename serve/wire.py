@@ -16,6 +16,8 @@ import numpy as np
 from ..core.errors import InputError, UnknownName
 
 HEADER_LENGTH = "inference-header-content-length"
+# What decoding JSON raises: not JSON or not of the type; not UTF-8 or a number of thousands of digits; nested too deeply.
+UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 DATATYPES = {
     "BOOL": "bool",
     "UINT8": "uint8",
@@ -23,6 +25,9 @@ DATATYPES = {
     "INT16": "int16",
     "INT32": "int32",
     "INT64": "int64",
+    "UINT16": "uint16",
+    "UINT32": "uint32",
+    "UINT64": "uint64",
     "FP16": "float16",
     "FP32": "float32",
     "FP64": "float64",
@@ -79,8 +84,10 @@ class InferResponse(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[TensorOut, ...]
 
 
-def datatype_of(dtype: str) -> str:
-    """The protocol's name for a numpy dtype, `float32` -> `FP32`."""
+def datatype_of(dtype: str, *, where: str = "tensor") -> str:
+    """The protocol's name for a numpy dtype, `float32` -> `FP32`; raises InputError for a dtype it has no name for."""
+    if dtype not in _NAMES:
+        raise InputError.mismatch(where, expected=f"one of {', '.join(_NAMES)}", found=dtype, fix="cast it before exporting the model")
     return _NAMES[dtype]
 
 
@@ -89,7 +96,7 @@ def decode_request(body: bytes, header_length: str | None) -> tuple[InferRequest
     split = _json_length(body, header_length)
     try:
         request = msgspec.json.decode(memoryview(body)[:split], type=InferRequest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         fix = "send a binary request with the header Inference-Header-Content-Length" if header_length is None and body[-1:] != b"}" else ""
         raise InputError("request body", str(error), fix=fix) from None
     tensors: dict[str, np.ndarray] = {}
@@ -114,9 +121,10 @@ def decode_request(body: bytes, header_length: str | None) -> tuple[InferRequest
 def _json_length(body: bytes, header_length: str | None) -> int:
     if header_length is None:
         return len(body)
-    if not header_length.isascii() or not header_length.isdigit() or not 0 < int(header_length) <= len(body):
+    plain = header_length.isascii() and header_length.isdigit() and len(header_length) <= 19
+    if not plain or not 0 < int(header_length) <= len(body):
         raise InputError.mismatch(
-            "header Inference-Header-Content-Length", expected=f"1 to {len(body)} (the body)", found=repr(header_length)
+            "header Inference-Header-Content-Length", expected=f"1 to {len(body)} (the body)", found=repr(header_length[:80])
         )
     return int(header_length)
 

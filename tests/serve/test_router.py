@@ -10,12 +10,14 @@ import msgspec
 import numpy as np
 import pytest
 from liftgate.core.artifact import ModelRef
+from liftgate.core.errors import InputError
 from liftgate.core.signature import InputSpec, OutputSpec, Signature
+from liftgate.core.store import Store
 from liftgate.experiment.assignment import assign
 from liftgate.experiment.config import Arm, Experiment, Serving
 from liftgate.experiment.records import Exposure
 from liftgate.serve.app import App
-from liftgate.serve.arms import LoadedArm
+from liftgate.serve.arms import LoadedArm, load_arms
 from liftgate.serve.journal import Journal
 from liftgate.serve.router import Router
 
@@ -209,6 +211,31 @@ def test_a_control_that_fails_is_a_500_and_no_exposure(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_an_answer_that_cannot_be_written_is_not_recorded(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bench = Bench(tmp_path)
+        bench.router.control.session.run = lambda feeds: {"score": feeds["item"].astype(np.longdouble)}  # type: ignore[method-assign]
+        status, answer = await bench.infer(OLD)
+        bench.router.close()
+        assert status == 500
+        assert "its answer cannot be encoded: tensor: expected one of bool" in str(answer["error"])
+        assert bench.exposures() == []
+
+    asyncio.run(scenario())
+
+
+def test_an_arm_whose_output_has_no_name_in_the_protocol_is_refused(tmp_path: Path, store: Store) -> None:
+    with store.draft("halves") as draft:
+        high = store.resolve("high")
+        draft.model_path.write_bytes(high.model_path.read_bytes())
+        (score,) = high.manifest.signature.outputs
+        draft.signature = msgspec.structs.replace(high.manifest.signature, outputs=(msgspec.structs.replace(score, dtype="bfloat16"),))
+        store.commit(draft)
+    arms = (Arm(name="old", model="high", weight=1), Arm(name="new", model="halves", weight=1))
+    with pytest.raises(InputError, match=r"arm 'new': output 'score': expected one of bool.*, found bfloat16"):
+        load_arms(msgspec.structs.replace(EXPERIMENT, arms=arms), store)
+
+
 def test_a_slate_that_cannot_be_recorded_is_not_shown(tmp_path: Path) -> None:
     async def scenario() -> None:
         bench = Bench(tmp_path)
@@ -281,7 +308,12 @@ def test_the_user_may_come_in_a_header_but_must_come(tmp_path: Path) -> None:
         ("POST", "/v2/models/x/infer", b"x" * 5000, 413, "at most 4096 bytes"),
         ("POST", "/v2/models/x/infer", request(OLD, outputs=[{"name": "scroe"}]), 400, "unknown output 'scroe'; did you mean 'score'?"),
         ("POST", "/v2/models/x/infer", request(OLD, inputs=[]), 400, "expected the inputs user, item"),
+        ("POST", "/v2/models/x/infer", b'{"inputs":[{"name":"x","shape":[1],"datatype":"INT8","data":' + b"[" * 3000, 400, "recursion"),
+        ("POST", "/v2/models/x/infer", request(OLD, parameters={"user_id": OLD, "segment": "all"}), 400, "another name than 'all'"),
         ("POST", "/v1/events", b'{"kind":"click","exposure_id":"e"}', 400, "event 0"),
+        ("POST", "/v1/events", b'{"kind":"click","exposure_id":"e","item":%d}' % 2**70, 400, "event 0"),
+        ("POST", "/v1/events", b"[" * 3000, 400, "recursion"),
+        ("POST", "/v1/events", b'{"kind":' + b"[" * 3000, 400, "event 0"),
         ("POST", "/v1/events", b'[{"kind":"click","exposure_id":"e","itme":1}]', 400, "event 0: unknown key 'itme'; did you mean 'item'?"),
         ("POST", "/v1/events", b"[1", 400, "events"),
     ],

@@ -49,10 +49,20 @@ def test_a_malformed_tensor_is_refused_with_the_reason(tensor: dict[str, object]
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("length", ["0", "-1", "x", "99999", "²"])
+@pytest.mark.parametrize("length", ["0", "-1", "x", "99999", "²", "1" * 5000])
 def test_a_json_length_outside_the_body_is_refused(length: str) -> None:
     with pytest.raises(InputError, match="Inference-Header-Content-Length"):
         decode_request(body(data=[1, 2]), length)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64"])
+def test_unsigned_tensors_go_both_ways(dtype: str) -> None:
+    _, tensors = decode_request(body(datatype=dtype.upper(), data=[0, 65535]), None)
+    assert (tensors["x"].dtype.name, tensors["x"].tolist()) == (dtype, [0, 65535])
+    highest = int(np.iinfo(dtype).max)
+    outputs = {"x": np.array([0, highest], dtype=dtype)}
+    content, _ = encode_response(outputs, {"x": False}, name="m", version="v", request_id="r", parameters={})
+    assert json.loads(content)["outputs"][0] == {"name": "x", "datatype": dtype.upper(), "shape": [2], "data": [0, highest]}
 
 
 def test_bytes_that_no_tensor_claims_are_refused() -> None:
