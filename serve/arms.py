@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -17,6 +19,9 @@ from ..core.store import Store
 from ..experiment.config import Arm, Experiment, Serving
 from ..runtime.session import Session, SessionSettings, open_session, scores_of
 from .feeds import merge_inputs
+from .wire import datatype_of
+
+T = TypeVar("T")
 
 # Rows of the synthetic requests every arm answers before the router says it is ready, and length of every other free dimension.
 WARM_UP_ROWS = (1, 2, 10, 100, 100, 100)
@@ -31,6 +36,61 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class _Workers:
+    """Threads that share one queue.
+
+    They are daemons: a ThreadPoolExecutor's threads are joined when the interpreter exits, and then a model that hangs would keep the
+    process from ending.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        # What to run, and how to cancel it while it waits.
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], None], Callable[[], bool]] | None] = queue.SimpleQueue()
+        self._running: set[int] = set()
+        self._threads = [threading.Thread(target=self._work, name=f"{name}-{i}", daemon=True) for i in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Run `call` when a thread is free."""
+        future: Future[T] = Future()
+
+        def job() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            self._running.add(id(future))
+            try:
+                future.set_result(call())
+            except BaseException as error:  # raised again where the future is awaited
+                future.set_exception(error)
+            finally:
+                self._running.discard(id(future))
+
+        self._jobs.put((job, future.cancel))
+        return future
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is in the middle of a job."""
+        return bool(self._running)
+
+    def close(self) -> None:
+        """Cancel what waits, and end every thread that is not in the middle of a job."""
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is not None:
+                job[1]()
+        for _ in self._threads:
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job[0]()
+
+
 class LoadedArm:
     """One arm's model in memory.
 
@@ -43,7 +103,7 @@ class LoadedArm:
         self.version = version
         self.session = session
         self._limit = settings.concurrency + settings.queue
-        self._pool = ThreadPoolExecutor(max_workers=settings.concurrency, thread_name_prefix=f"arm-{arm.name}")
+        self._workers = _Workers(settings.concurrency, f"arm-{arm.name}")
         self._busy = 0
         self._lock = None if shareable else threading.Lock()
 
@@ -60,13 +120,22 @@ class LoadedArm:
         """Whether another request would have to be refused."""
         return self._busy >= self._limit
 
+    @property
+    def busy(self) -> bool:
+        """Whether the model is computing at this moment, for a request that was given up perhaps."""
+        return self._workers.busy
+
     async def predict(self, feeds: Mapping[str, np.ndarray]) -> Prediction:
         """Run the model off the event loop; raises InputError for scores that are not finite and whatever the runtime raises."""
         self._busy += 1
-        future = asyncio.get_running_loop().run_in_executor(self._pool, self.predict_now, feeds)
+        future = asyncio.wrap_future(self._workers.submit(lambda: self.predict_now(feeds)))
         future.add_done_callback(self._finished)
         # Shielded: cancelling the waiting does not stop the thread, so the slot stays taken until the thread is done.
         return await asyncio.shield(future)
+
+    async def warm_up(self) -> None:
+        """Run the module's `warm_up` off the event loop."""
+        await asyncio.wrap_future(self._workers.submit(lambda: warm_up(self)))
 
     def predict_now(self, feeds: Mapping[str, np.ndarray]) -> Prediction:
         """The same in the calling thread."""
@@ -76,8 +145,8 @@ class LoadedArm:
             return self._run(feeds)
 
     def close(self) -> None:
-        """Let running requests end and take no more."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Cancel waiting requests and take no more; running ones are not waited for."""
+        self._workers.close()
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Prediction:
         recorder = _Recorder(self.session)
@@ -137,6 +206,8 @@ def _check_agreement(experiment: Experiment, arms: Mapping[str, LoadedArm]) -> N
             raise InputError.mismatch(
                 f"arm '{name}'", expected="models with different names", found=f"'{arm.version}' in arm '{seen[arm.version]}' too"
             )
+        for output in arm.signature.outputs:
+            datatype_of(output.dtype, where=f"arm '{name}': output '{output.name}'")
     inputs = merge_inputs({name: arm.signature for name, arm in arms.items()})
     if experiment.item is not None:
         spec = inputs.get(experiment.item)

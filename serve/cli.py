@@ -22,6 +22,7 @@ def serve(
 ) -> None:
     """Serve the arms of an experiment behind one port until interrupted."""
     import logging  # noqa: PLC0415 - not needed for --help
+    import os  # noqa: PLC0415
 
     from ..core.errors import InputError  # noqa: PLC0415
     from ..experiment.config import experiment_from_split, read_experiment  # noqa: PLC0415
@@ -38,7 +39,8 @@ def serve(
             raise InputError.mismatch("serve", expected="--split with the models' weights", found="none", fix="for example --split 90:10")
         experiment = experiment_from_split(tuple(what), split)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    run_experiment(experiment, host=host, port=port, logs=logs, store=store)
+    if not run_experiment(experiment, host=host, port=port, logs=logs, store=store):
+        os._exit(0)  # the logs are closed; a runtime that is torn down in the middle of a hanging request aborts
 
 
 def main() -> None:

@@ -60,7 +60,8 @@ class RouterProcess:
         if self.port == 0:
             self.port = free_port(self.host)
         check_port(self.host, self.port)  # else whoever listens there would be taken for the new router
-        command = [sys.executable, "-m", f"{__package__}", *self._arguments, "--port", str(self.port)]
+        # -P: else a file in the current folder (random.py) would be imported in the place of a module of that name.
+        command = [sys.executable, "-P", "-m", f"{__package__}", *self._arguments, "--port", str(self.port)]
         if self._store is not None:
             command += ["--store", str(self._store)]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop or kill

@@ -16,6 +16,17 @@ NAN_ABOVE_100 = """h = Constant<value = float {100.0}>()
 z = Cast<to=1>(item)
 d = Sub(h, z)
 y = Sqrt(d)"""
+# Loops item ** 4 times: not at all for item 0, which warms it up, and for hours from 500 on.
+HANG_AT_500 = """square = Mul(item, item)
+power = Mul(square, square)
+trips = ReduceMax<keepdims=0>(power)
+go = Constant<value = bool {1}>()
+start = Cast<to=1>(item)
+y = Loop(trips, go, start) <body = step (int64 i, bool c, float[rows] x) => (bool d, float[rows] z) {
+  d = Identity(c)
+  w = Neg(x)
+  z = Neg(w)
+}>"""
 
 
 def add_model(store: Store, name: str, body: str, layout: Layout = "rows") -> None:
@@ -63,6 +74,7 @@ def store(tmp_path: Path) -> Store:
     add_model(store, "high", HIGH)
     add_model(store, "low", LOW)
     add_model(store, "nan", NAN_ABOVE_100)
+    add_model(store, "hang", HANG_AT_500)
     add_model(store, "high-request", HIGH, layout="request")
     return store
 

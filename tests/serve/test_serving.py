@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from liftgate.core.errors import InputError, RunFailed
 from liftgate.core.store import Store
+from liftgate.experiment.assignment import assign
 from liftgate.experiment.config import read_experiment
 from liftgate.experiment.logs import summarise
 from liftgate.experiment.records import Exposure
@@ -144,6 +145,32 @@ def test_a_stopped_router_answers_what_is_in_flight_and_exits_with_zero(store: S
     assert load.answered == {e.exposure_id for e in read_exposures(tmp_path / "logs")}
 
 
+def test_a_treatment_that_hangs_does_not_keep_the_router_from_ending(store: Store, experiment_file: Path, tmp_path: Path) -> None:
+    text = experiment_file.read_text().replace('"low", weight = 50', '"hang", weight = 50').replace('"30 s"', '"50 ms"')
+    experiment_file.write_text(text)
+    user = next(u for u in map(str, range(99)) if assign(read_experiment(experiment_file), u).arm == "treatment")
+    router = RouterProcess(experiment_file, logs=tmp_path / "logs", store=store.root, timeout_s=20)
+    router.start()
+    try:
+        connection = http.client.HTTPConnection(router.host, router.port, timeout=30)
+        status, answer = post(connection, "/v2/models/demo/infer", request(user, "r1").replace(b"[5, 9, 1, 7]", b"[500, 9, 1, 7]"))
+        connection.close()
+        assert (status, answer["model_version"]) == (200, "high")
+        assert router.stop() == 0  # by force, after 20 s, it would be -9
+    finally:
+        router.kill()
+    assert [e.detail for e in read_exposures(tmp_path / "logs")] == ["treatment: no answer within 50 ms"]
+
+
+def test_modules_in_the_current_folder_are_not_imported(
+    store: Store, experiment_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('the random.py of the current folder')")
+    monkeypatch.chdir(tmp_path)
+    with RouterProcess(experiment_file, logs=tmp_path / "logs", store=store.root) as router:
+        assert router.pid > 0
+
+
 def test_a_second_router_on_the_same_port_is_refused(store: Store, experiment_file: Path, tmp_path: Path) -> None:
     with RouterProcess(experiment_file, logs=tmp_path / "logs", store=store.root) as router:
         with pytest.raises(InputError, match="Address already in use"):
@@ -172,7 +199,7 @@ def test_a_router_that_cannot_start_fails_with_its_own_words(store: Store, tmp_p
 
 
 def test_a_treatment_that_gives_nan_falls_back_in_the_real_runtime(store: Store, experiment_file: Path, tmp_path: Path) -> None:
-    experiment_file.write_text(experiment_file.read_text().replace('"low", weight = 50', '"nan", weight = 1e9'))
+    experiment_file.write_text(experiment_file.read_text().replace('"low", weight = 50', '"nan", weight = 99950'))
     with RouterProcess(experiment_file, logs=tmp_path / "logs", store=store.root) as router:
         connection = http.client.HTTPConnection(router.host, router.port, timeout=30)
         body = request("u1", "r1").replace(b"[5, 9, 1, 7]", b"[500, 9, 1, 7]")
