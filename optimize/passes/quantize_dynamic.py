@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import onnx
 from onnxruntime.quantization import QuantType
@@ -24,6 +26,8 @@ def quantize_dynamic(step: QuantizeDynamic, context: StepContext) -> StepRecord:
     """
     where = f"quantize {context.where}"
     before = onnx.load(context.source)
+    # The tool, its list of exclusions and this function all find nodes by name.
+    source = before if _name_nodes(before) else context.source
     constants = {tensor.name for tensor in before.graph.initializer}
     linear = {node.name: node for node in before.graph.node if node.op_type in _LINEAR}
     for name in step.exclude:
@@ -40,7 +44,7 @@ def quantize_dynamic(step: QuantizeDynamic, context: StepContext) -> StepRecord:
     exclude = [alias for name in linear if name not in wanted for alias in (name, f"{name}_MatMul")]
     with quiet():
         ort_quantize_dynamic(
-            context.source,
+            source,
             context.target,
             op_types_to_quantize=list(_LINEAR),
             per_channel=step.per_channel,
@@ -67,6 +71,21 @@ def quantize_dynamic(step: QuantizeDynamic, context: StepContext) -> StepRecord:
         summary="; ".join(parts),
         numbers={"nodes_quantized": float(len(done))},
     )
+
+
+def _name_nodes(model: onnx.ModelProto) -> bool:
+    """Give nodes without a name, or with one that an earlier node has, a name of their own; says whether any changed."""
+    taken = {node.name for node in model.graph.node}
+    seen: set[str] = set()
+    modified = False
+    for node in model.graph.node:
+        if not node.name or node.name in seen:
+            base = node.name or node.op_type
+            node.name = next(name for i in itertools.count(1) if (name := f"{base}_{i}") not in taken)
+            taken.add(node.name)
+            modified = True
+        seen.add(node.name)
+    return modified
 
 
 def _quantized(model: onnx.ModelProto, wanted: list[str]) -> list[str]:

@@ -202,3 +202,28 @@ def test_an_excluded_gemm_stays_in_float_although_the_tool_renames_it(tmp_path: 
     record = run_step(QuantizeDynamic(exclude=("first",)), context_of(named, tmp_path, {"x": X}))
     assert "1 of 2 MatMul/Gemm in int8 (second)" in record.summary
     assert sum(node.op_type == "MatMulInteger" for node in onnx.load(tmp_path / "out.onnx").graph.node) == 1
+
+
+UNNAMED = """
+<ir_version: 10, opset_import: ["" : 20]>
+mlp (float[rows,2] x) => (float[rows,1] score)
+<float[2,2] w1 = {1, 0, 0, 1}, float[2,1] w2 = {0.5, -1.25}>
+{
+    hidden = MatMul(x, w1)
+    active = Relu(hidden)
+    other = Transpose<perm = [1, 0]>(active)
+    pairs = MatMul(active, other)
+    mixed = MatMul(pairs, active)
+    score = MatMul(mixed, w2)
+}
+"""
+
+
+@pytest.mark.parametrize(("name", "done"), [("", "MatMul_1, MatMul_4"), ("[same] ", "same, same_3")])
+def test_nodes_without_a_name_of_their_own_are_told_apart(tmp_path: Path, name: str, done: str) -> None:
+    text = UNNAMED
+    for tensor in ("hidden", "pairs", "mixed", "score"):
+        text = text.replace(f"    {tensor} =", f"    {name}{tensor} =")
+    record = run_step(QuantizeDynamic(), context_of(text, tmp_path, {"x": X}))
+    assert f"2 of 4 MatMul/Gemm in int8 ({done})" in record.summary
+    assert sum(node.op_type == "MatMulInteger" for node in onnx.load(tmp_path / "out.onnx").graph.node) == 2
