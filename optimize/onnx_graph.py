@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from ..core.errors import InputError
-from ..core.signature import Dim, InputSpec, OutputSpec, Role, Signature
+from ..core.signature import Dim, InputSpec, OutputSpec, Signature
 from ..runtime.archive import quiet
 from ..runtime.program import ROWS
 
@@ -138,32 +139,48 @@ def _table_rows(value: ir.Value) -> int | None:
     return min(found, default=None)
 
 
-def signature_from_graph(model: ir.Model, where: str, request_inputs: tuple[str, ...] = ()) -> Signature:
-    """The signature of a model that is ONNX already; its inputs' leading dimensions must vary."""
+def signature_from_graph(model: ir.Model, where: str) -> Signature:
+    """The signature of a model that is ONNX already, its inputs taken as candidate inputs; their leading dimension is `rows`.
+
+    Raises InputError where a leading dimension is fixed, or has another name than that of the first input that names it.
+    """
+    leading: str | None = None
     labels: dict[str, str] = {}
     for value in model.graph.inputs:
+        at = f"{where}: input '{value.name}'"
         if value.shape is None or not len(value.shape) or isinstance(value.shape[0], int) or value.dtype not in _DTYPES:
             fix = "export it with a leading dimension that varies"
             found = f"shape {value.shape}, {value.dtype}"
-            raise InputError.mismatch(
-                f"{where}: input '{value.name}'", expected="a tensor [rows, ...] with rows varying", found=found, fix=fix
-            )
-        labels.setdefault(str(value.shape[0]), ROWS)
-        for axis, dim in enumerate(value.shape):
-            if not isinstance(dim, int):
-                labels.setdefault(str(dim), f"{value.name}_{axis}")
+            raise InputError.mismatch(at, expected="a tensor [rows, ...] with rows varying", found=found, fix=fix)
+        first = value.shape[0].value
+        if first is not None and leading not in {None, first}:
+            fix = "export it with one name for the leading dimension of every input"
+            raise InputError.mismatch(at, expected=f"the leading dimension '{leading}', as the other inputs", found=f"'{first}'", fix=fix)
+        leading = leading or first
+    if leading is not None:
+        labels[leading] = ROWS
+    for value in model.graph.inputs:
+        for axis, dim in enumerate(value.shape or ()):
+            if not isinstance(dim, int) and dim.value is not None:
+                labels.setdefault(dim.value, f"{value.name}_{axis}")
 
     def shape(value: ir.Value) -> tuple[Dim, ...]:
-        return tuple(d if isinstance(d, int) else labels.get(str(d), str(d)) for d in value.shape or ())
-
-    def role(name: str | None) -> Role:
-        return "request" if name in request_inputs else "candidate"
+        return tuple(_dim(dim, axis, value.name or "", labels) for axis, dim in enumerate(value.shape or ()))
 
     return Signature(
         inputs=tuple(
-            InputSpec(name=v.name or "", dtype=_DTYPES[v.dtype], shape=shape(v), role=role(v.name)) for v in model.graph.inputs if v.dtype
+            InputSpec(name=v.name or "", dtype=_DTYPES[v.dtype], shape=shape(v), role="candidate") for v in model.graph.inputs if v.dtype
         ),
         outputs=tuple(
             OutputSpec(name=v.name or "", dtype=_DTYPES[v.dtype], shape=shape(v)) for v in model.graph.outputs if v.dtype in _DTYPES
         ),
     )
+
+
+def _dim(dim: int | ir.SymbolicDim, axis: int, owner: str, labels: Mapping[str, str]) -> Dim:
+    """Our name for a dimension; one without a name is a dimension of its own, unless it is the leading one."""
+    if isinstance(dim, int):
+        return dim
+    if dim.value is None:
+        return f"{owner}_{axis}" if axis else ROWS
+    return labels.get(dim.value, dim.value)
