@@ -35,8 +35,11 @@ def read_counters(cpus: Sequence[int], root: Path = Path("/")) -> Counters:
     return Counters(throttled=_throttled(root), stolen_ticks=stolen, total_ticks=total, swapped_pages=_swapped(root))
 
 
-def disturbances(before: Counters, after: Counters, *, waited_ns: int, ran_ns: int) -> tuple[str, ...]:
-    """Why a measurement between two readings is invalid; empty when nothing was seen."""
+def disturbances(before: Counters, after: Counters, waits: Sequence[tuple[int, int] | None]) -> tuple[str, ...]:
+    """Why a measurement between two readings is invalid; empty when nothing was seen.
+
+    `waits` has nanoseconds waited for a CPU and nanoseconds run per block, None where the kernel does not tell.
+    """
     found = []
     if before.throttled is not None and after.throttled is not None and after.throttled > before.throttled:
         found.append(f"the container's CPU quota stopped the process {after.throttled - before.throttled} times (nr_throttled)")
@@ -51,6 +54,8 @@ def disturbances(before: Counters, after: Counters, *, waited_ns: int, ran_ns: i
         and after.swapped_pages - before.swapped_pages > SWAP_PAGES_LIMIT
     ):
         found.append(f"the machine swapped {after.swapped_pages - before.swapped_pages} pages (at most {SWAP_PAGES_LIMIT})")
+    known = [wait for wait in waits if wait is not None]
+    waited_ns, ran_ns = sum(waited for waited, _ in known), sum(ran for _, ran in known)
     if ran_ns > 0 and waited_ns / (waited_ns + ran_ns) > WAIT_LIMIT:
         share = waited_ns / (waited_ns + ran_ns)
         found.append(f"other processes held the CPU {share:.1%} of the time (run queue wait; at most {WAIT_LIMIT:.0%})")

@@ -120,6 +120,10 @@ def _rule_latency(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
 
 def _rule_launches(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
     """Metrics with one value per launch: cold start (load and first request) in ms, memory in bytes; averages of logs when relative."""
+    relative = isinstance(gate.limit, MaxRegress)
+    if gate.metric == "memory" and _memory_unknown(run, (0, evidence.model) if relative else (evidence.model,)):
+        decision = Decision(outcome=Outcome.UNDECIDED, p_fail=None, why="the kernel does not tell")
+        return _Ruling(decision=decision, found="unknown", limit=_limit_text(gate, evidence.control), upper=True)
     control, treatment = (_per_launch(gate.metric, run, model) for model in (0, evidence.model))
     scale, unit = (1.0, "ms") if gate.metric == "cold_start" else (2.0**20, "MiB")
     if isinstance(gate.limit, Max):
@@ -139,6 +143,10 @@ def _rule_launches(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
     return _ratio_ruling(ratio, decision, gate, evidence.control)
 
 
+def _memory_unknown(run: Run, models: Sequence[int]) -> bool:
+    return any(launch.ended.memory_bytes is None for launch in run.launches if launch.model in models)
+
+
 def _per_launch(metric: str, run: Run, model: int) -> np.ndarray:
     mine = [launch for launch in run.launches if launch.model == model]
     if metric == "memory":
@@ -153,8 +161,7 @@ def _rule_size(gate: Gate, evidence: Evidence) -> _Ruling:
     limit = base * (1 + gate.limit.value) if relative else gate.limit.value
     found = f"{size / 2**20:.2f} MiB" + (f" ({size / base:.3f} of {evidence.control.name})" if relative and base else "")
     decision = Decision(outcome=Outcome.PASS if size <= limit else Outcome.FAIL, p_fail=None)
-    text = f"{1 + gate.limit.value:.4g} x {evidence.control.name}" if relative else gate.limit.text
-    return _Ruling(decision=decision, found=found, limit=text, upper=True)
+    return _Ruling(decision=decision, found=found, limit=_limit_text(gate, evidence.control), upper=True)
 
 
 def _rule_quality(gate: Gate, parts: Sequence[PairedPart]) -> _Ruling:
@@ -185,7 +192,12 @@ def _rule_quality(gate: Gate, parts: Sequence[PairedPart]) -> _Ruling:
 
 
 def _ratio_ruling(estimate: Estimate, decision: Decision, gate: Gate, control: ModelRef) -> _Ruling:
-    return _Ruling(decision=decision, found=f"ratio {estimate.text(3)}", limit=f"{1 + gate.limit.value:.4g} x {control.name}", upper=True)
+    return _Ruling(decision=decision, found=f"ratio {estimate.text(3)}", limit=_limit_text(gate, control), upper=True)
+
+
+def _limit_text(gate: Gate, control: ModelRef) -> str:
+    """The limit as a sentence ends with it: `20 ms`, `1.05 x v1.0`."""
+    return f"{1 + gate.limit.value:.4g} x {control.name}" if isinstance(gate.limit, MaxRegress) else gate.limit.text
 
 
 def _ms(estimate: Estimate) -> str:

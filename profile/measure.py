@@ -106,7 +106,7 @@ def measure(
     positions = _Positions(len(pool), rng)
     blocks: list[SampleBlock] = []
     told: list[Launch] = []
-    waited = ran = 0
+    waits: list[tuple[int, int] | None] = []
     what = f"measuring on {placement.instance.name}"
     before = read_counters(placement.cpus)
     with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
@@ -124,12 +124,12 @@ def measure(
                     indices = positions.draw(planned.block)
                     for turn, model in enumerate(rng.permutation(len(subjects)).tolist()):
                         done = workers[model].block(tuple(indices.tolist()), planned.warmup)
-                        waited, ran = waited + done.waited_ns, ran + done.ran_ns
+                        waits.append(None if done.waited_ns is None or done.ran_ns is None else (done.waited_ns, done.ran_ns))
                         ns = np.frombuffer(done.samples, dtype="<i8").astype(np.int64)
                         blocks.append(SampleBlock(model=model, launch=launch, round=number, turn=turn, requests=indices, ns=ns))
                     progress(what, number + 1, launches * planned.rounds_per_launch)
                 told.extend(Launch(model=i, ready=readies[i], ended=worker.stop()) for i, worker in enumerate(workers))
-    disturbed = disturbances(before, read_counters(placement.cpus), waited_ns=waited, ran_ns=ran)
+    disturbed = disturbances(before, read_counters(placement.cpus), waits)
     names = tuple(s.ref.name for s in subjects)
     samples = Samples(instance=placement.instance.name, models=names, request_ids=tuple(pool.request_ids), blocks=tuple(blocks))
     return Run(
@@ -201,7 +201,7 @@ def _memory_reasons(told: Sequence[Launch], subjects: Sequence[Subject], placeme
     found = []
     for number, subject in enumerate(subjects):
         mine = [launch.ended for launch in told if launch.model == number]
-        peak = max(ended.memory_bytes for ended in mine)
+        peak = max((ended.memory_bytes for ended in mine if ended.memory_bytes is not None), default=0)
         if peak > placement.memory_limit_bytes:
             found.append(
                 f"{subject.ref.name} needs {peak / 2**30:.1f} GiB, {placement.instance.name} has {placement.instance.memory_gib:g} GiB"

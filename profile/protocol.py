@@ -38,19 +38,23 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 class BlockDone(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     """Service times in the order of the block's indices: little-endian int64 nanoseconds.
 
-    `waited_ns` is how long the threads of the process waited for a CPU during the block, `ran_ns` how long they had one.
+    `waited_ns` is how long the threads of the process waited for a CPU during the block, `ran_ns` how long they had one; None where the
+    kernel does not tell.
     """
 
     samples: bytes
-    waited_ns: int
-    ran_ns: int
+    waited_ns: int | None
+    ran_ns: int | None
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
-    """Last words: the highest resident size without the prepared requests, and pages of the process that were in swap."""
+    """Last words: the highest resident size without the prepared requests, and how much of the process was in swap.
 
-    memory_bytes: int
-    swapped_bytes: int
+    None where the kernel does not tell.
+    """
+
+    memory_bytes: int | None
+    swapped_bytes: int | None
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):

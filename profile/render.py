@@ -44,7 +44,7 @@ def latency_view(latency: InstanceLatency) -> list[RenderableType]:
     table.add_column("requests", justify="right")
     for model in latency.models:
         quantiles = [f"{milliseconds(model.quantiles_ms[name])}{_ratio(latency, model, name)}" for name in QUANTILES]
-        table.add_row(escape(model.model.name), *quantiles, _cold(model), f"{max(model.memory_bytes) / 2**20:.0f} MiB", _counts(model))
+        table.add_row(escape(model.model.name), *quantiles, _cold(model), _memory(model), _counts(model))
     lines: list[RenderableType] = [table]
     if len(latency.models) > 1:
         lines.append(Text(f"x: ratio to {control}, paired by round", style="dim"))
@@ -75,6 +75,10 @@ def milliseconds(estimate: Estimate) -> str:
 def _ratio(latency: InstanceLatency, model: ModelLatency, quantile: str) -> str:
     change = next((c for c in latency.changes.get(model.model.name, ()) if c.quantile == quantile), None)
     return "" if change is None else f"\nx {escape(change.ratio.text(3))}"
+
+
+def _memory(model: ModelLatency) -> str:
+    return f"{max(model.memory_bytes) / 2**20:.0f} MiB" if model.memory_bytes else "unknown"
 
 
 def _cold(model: ModelLatency) -> str:

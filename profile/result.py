@@ -21,7 +21,7 @@ class ModelLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Service time of one model on one instance: quantiles in milliseconds over `samples` requests, `n` of each estimate = rounds.
 
     `load_ms` is the time to load the model in a fresh process and `first_request_ms` the first answer, one value per launch;
-    `memory_bytes` is the highest resident size of the process, one value per launch.
+    `memory_bytes` is the highest resident size of the process, one value per launch whose kernel tells it: empty means unknown.
     """
 
     model: ModelRef

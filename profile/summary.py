@@ -47,7 +47,7 @@ def _model(run: Run, number: int, subject: Subject) -> ModelLatency:
         rounds=sum(len(blocks) for blocks in launches),
         load_ms=tuple(launch.ready.load_ns / 1e6 for launch in told),
         first_request_ms=tuple(launch.ready.first_request_ns / 1e6 for launch in told),
-        memory_bytes=tuple(launch.ended.memory_bytes for launch in told),
+        memory_bytes=tuple(launch.ended.memory_bytes for launch in told if launch.ended.memory_bytes is not None),
     )
 
 

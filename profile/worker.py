@@ -43,10 +43,11 @@ class Worker:
         self.session.run(first)
         answered = time.perf_counter_ns()
         self.ready = Ready(model=self.session.ref, load_ns=loaded - started, first_request_ns=answered - before)
-        self._peak_bytes = _status("VmHWM")
-        resident = _status("VmRSS")
+        self._peak_bytes = status_bytes("VmHWM")
+        resident = status_bytes("VmRSS")
         self.feeds = list(requests.feeds(self.session.signature))
-        self._prepared_bytes = max(0, _status("VmRSS") - resident)
+        prepared = status_bytes("VmRSS")
+        self._prepared_bytes = None if resident is None or prepared is None else max(0, prepared - resident)
         _reset_peak()
         gc.freeze()
 
@@ -57,28 +58,31 @@ class Worker:
         run, clock = self.session.run, time.perf_counter_ns
         for feed in feeds[: command.warmup]:
             run(feed)
-        ran, waited = _scheduled()
+        before = scheduled_ns()
         gc.disable()
         for position, feed in enumerate(feeds):
             start = clock()
             run(feed)
             samples[position] = clock() - start
         gc.enable()
-        ran_after, waited_after = _scheduled()
-        return BlockDone(samples=samples.tobytes(), waited_ns=waited_after - waited, ran_ns=ran_after - ran)
+        after = scheduled_ns()
+        ran, waited = (None, None) if before is None or after is None else (after[0] - before[0], after[1] - before[1])
+        return BlockDone(samples=samples.tobytes(), waited_ns=waited, ran_ns=ran)
 
     def end(self) -> Ended:
         """Memory over the whole life of the process, less what only measuring needed."""
-        return Ended(memory_bytes=max(self._peak_bytes, _status("VmHWM") - self._prepared_bytes), swapped_bytes=_status("VmSwap"))
+        loading, peak, prepared = self._peak_bytes, status_bytes("VmHWM"), self._prepared_bytes
+        known = None if loading is None or peak is None or prepared is None else max(loading, peak - prepared)
+        return Ended(memory_bytes=known, swapped_bytes=status_bytes("VmSwap"))
 
 
-def _status(key: str) -> int:
-    """A size from /proc/self/status in bytes; 0 where the kernel does not give it."""
+def status_bytes(key: str, process: Path = _PROCESS) -> int | None:
+    """A size from /proc/self/status in bytes; None where the kernel does not give it."""
     try:
-        lines = (_PROCESS / "status").read_text(encoding="ascii", errors="replace").splitlines()
+        lines = (process / "status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), 0)
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
 
 
 def _reset_peak() -> None:
@@ -89,15 +93,15 @@ def _reset_peak() -> None:
         return
 
 
-def _scheduled() -> tuple[int, int]:
-    """Nanoseconds all threads have run and have waited for a CPU (proc(5), schedstat); zeros where the kernel does not count."""
+def scheduled_ns(process: Path = _PROCESS) -> tuple[int, int] | None:
+    """Nanoseconds all threads have run and have waited for a CPU (proc(5), schedstat); None where the kernel does not count."""
     ran = waited = 0
     try:
-        for task in (_PROCESS / "task").iterdir():
+        for task in (process / "task").iterdir():
             fields = (task / "schedstat").read_text(encoding="ascii").split()
             ran, waited = ran + int(fields[0]), waited + int(fields[1])
     except (OSError, IndexError):
-        return 0, 0
+        return None
     return ran, waited
 
 

@@ -10,18 +10,18 @@ CALM = Counters(throttled=3, stolen_ticks=10, total_ticks=1000, swapped_pages=5)
 
 def test_a_calm_run_has_no_reasons() -> None:
     after = Counters(throttled=3, stolen_ticks=15, total_ticks=2000, swapped_pages=6)
-    assert disturbances(CALM, after, waited_ns=1, ran_ns=1000) == ()
+    assert disturbances(CALM, after, [(1, 1000), None]) == ()
 
 
 def test_every_disturbance_is_named() -> None:
     after = Counters(throttled=5, stolen_ticks=40, total_ticks=2000, swapped_pages=1000)
-    found = disturbances(CALM, after, waited_ns=100, ran_ns=900)
+    found = disturbances(CALM, after, [(40, 500), (60, 400)])
     assert [word in reason for word, reason in zip(("2 times", "3.0%", "995 pages", "10.0%"), found, strict=True)] == [True] * 4
 
 
 def test_counters_the_kernel_does_not_keep_accuse_nobody() -> None:
     nothing = Counters(throttled=None, stolen_ticks=None, total_ticks=None, swapped_pages=None)
-    assert disturbances(nothing, nothing, waited_ns=0, ran_ns=0) == ()
+    assert disturbances(nothing, nothing, [None]) == ()
 
 
 def write(root: Path, files: dict[str, str]) -> None:

@@ -93,6 +93,16 @@ def test_memory_is_the_same_wherever_it_is_measured() -> None:
     assert (finding.outcome, finding.reason) == (Outcome.PASS, "memory 100 MiB [100, 100] <= 200 MiB on m5.large (emulated)")
 
 
+@pytest.mark.parametrize(("limit", "words"), [('max = "200 MiB"', "200 MiB"), ('max_regress = "5%"', "1.05 x v1.0")])
+def test_memory_that_the_kernel_does_not_tell_is_undecided(limit: str, words: str) -> None:
+    run = run_of("local")
+    unknown = Ended(memory_bytes=None, swapped_bytes=None)
+    told = (*run.launches[:-1], msgspec.structs.replace(run.launches[-1], ended=unknown))
+    finding = only(judged(f'[[gate]]\nmetric = "memory"\n{limit}\n', msgspec.structs.replace(run, launches=told)))
+    assert finding.outcome is Outcome.UNDECIDED
+    assert finding.reason == f"memory unknown against {words} on local (measured): the kernel does not tell"
+
+
 @pytest.mark.parametrize(("factor", "outcome"), [(1.0, Outcome.PASS), (1.2, Outcome.FAIL), (1.05, Outcome.UNDECIDED)])
 def test_a_regression_is_judged_in_three_ways(factor: float, outcome: Outcome) -> None:
     found = judged('[[gate]]\nmetric = "latency_p50"\nmax_regress = "5%"\n', run_of("local", factor=factor))

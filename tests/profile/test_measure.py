@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 from liftgate.core.artifact import ModelArtifact
@@ -11,9 +12,12 @@ from liftgate.core.errors import InputError, RunFailed
 from liftgate.core.requests import Requests
 from liftgate.core.store import Store
 from liftgate.profile.instance import find_instance, place
+from liftgate.profile.latency import latency
 from liftgate.profile.launch import WorkerHandle, aside
 from liftgate.profile.measure import Plan, Subject, measure, plan
+from liftgate.profile.render import latency_view
 from liftgate.profile.samples import write_samples
+from rich.console import Console, Group
 
 MakeModel = Callable[..., ModelArtifact]
 
@@ -60,6 +64,15 @@ def test_models_take_turns_on_the_same_requests_in_fresh_processes(
     first_rows = table.slice(0, len(blocks[0].ns))
     assert first_rows["ns"].to_pylist() == blocks[0].ns.tolist()
     assert first_rows["request_id"].to_pylist() == [f"r{i}" for i in blocks[0].requests]
+
+
+def test_memory_the_kernel_does_not_tell_is_shown_as_unknown(make_model: MakeModel, store: Store) -> None:
+    found = latency([make_model("v1.0")], seconds=0.1, launches=1, store=store)
+    untold = msgspec.structs.replace(found, models=(msgspec.structs.replace(found.models[0], memory_bytes=()),))
+    console = Console(width=200)
+    with console.capture() as text:
+        console.print(Group(*latency_view(untold)))
+    assert "unknown" in text.get()
 
 
 @pytest.fixture
