@@ -68,6 +68,7 @@ def compare_command(
     """Compare treatments with a control: latency, quality, and the verdict of a budget. Exits 0 whatever the verdict."""
     from .compare import compare  # noqa: PLC0415 - --help must not wait for pyarrow and scipy
 
+    _check_json(json_path)
     shelf = _store(store)
     folder = out or _run_folder(shelf, control, treatments[0])
     with progress_bar() as progress:
@@ -110,6 +111,7 @@ def gate_command(
     from .budget import read_budget  # noqa: PLC0415
     from .compare import compare  # noqa: PLC0415
 
+    _check_json(json_path)
     shelf = _store(store)
     folder = out or _run_folder(shelf, control, treatment)
     judged = read_budget(budget)
@@ -118,7 +120,7 @@ def gate_command(
             control,
             treatment,
             requests=requests,
-            budget=judged,
+            budget=budget,
             # Only what the gates need: without a latency gate there is nothing to measure but `local`.
             instances=judged.instances or ("local",),
             seconds=seconds,
@@ -156,6 +158,7 @@ def run_command(
     from .latency import latency  # noqa: PLC0415
     from .render import latency_view  # noqa: PLC0415
 
+    _check_json(json_path)
     with progress_bar() as progress:
         found = latency(
             [model],
@@ -229,6 +232,14 @@ def _show(result: Comparison, folder: Path, json_path: str | None) -> None:
     _console(json_path).print(comparison_view(result))
     say(f"\nresults and raw samples: {folder}\nreport: liftgate report {folder}", json_path=json_path)
     write_json(result, json_path)
+
+
+def _check_json(json_path: str | None) -> None:
+    """A result that cannot be written is found out before anything is measured."""
+    from .run_folder import check_file  # noqa: PLC0415
+
+    if json_path not in (None, "-"):
+        check_file(Path(json_path))
 
 
 def _console(json_path: str | None) -> Console:

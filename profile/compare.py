@@ -23,7 +23,7 @@ from .instance import LOCAL
 from .judge import Evidence, verdict
 from .measure import LAUNCHES, Run, Subject, measure
 from .result import Candidate, Comparison
-from .run_folder import write_run
+from .run_folder import check_folder, write_run
 from .summary import summarize
 
 
@@ -50,21 +50,32 @@ def compare(
     RunFailed when a worker dies.
     """
     begun, started_at = time.monotonic(), datetime.now(UTC)
+    store = Store.of(store)
     if not treatments:
         raise InputError.mismatch("compare", expected="a control and at least one treatment", found="one model")
     check_duration(seconds, launches)
-    store = Store.of(store)
     judged = read_budget(Path(budget)) if isinstance(budget, Path | str) else budget
     placements = load_placements((*instances, *(judged.instances if judged else ())), threads)
     subjects = load_subjects((control, *treatments), store)
     asked = load_requests(requests, subjects, seed)
     check_segments(judged, asked)
+    if run_dir is not None:
+        check_folder(Path(run_dir))
     evaluations = _evaluate_all(subjects, asked, metrics=_metrics(metrics, judged), seed=seed, store=store, progress=progress)
     runs = {}
     for at in placements:
         run = measure(subjects, asked, at, seconds=seconds, launches=launches, seed=seed, store=store, progress=progress)
         runs[at.instance.name] = run
     pairs = [pair(evaluations[0], other) for other in evaluations[1:]] or [()] * len(treatments)
+    words = ["profile", "compare", *(_model_word(model, store) for model in (control, *treatments))]
+    words += [] if requests is None else ["--requests", str(requests)]
+    words += [] if budget is None else ["--budget", str(budget)]
+    words += _repeated("--instance", list(runs), (LOCAL, *(judged.instances if judged else ())))
+    words += _repeated("--metric", _metrics(metrics, judged), _metrics(METRICS, judged))
+    words += ["--seconds", f"{seconds:.15g}", "--launches", str(launches), "--seed", str(seed)]
+    words += ["--threads", str(threads)] if threads is not None else []
+    words += ["--store", str(store.root)] if store.root != Store.default().root else []
+    obstacles = _obstacles(requests, budget, instances=list(runs), metrics=_metrics(metrics, judged))
     result = Comparison(
         control=subjects[0].ref,
         candidates=tuple(_candidate(number, subjects, runs, parts, judged) for number, parts in enumerate(pairs, start=1)),
@@ -77,17 +88,8 @@ def compare(
         seed=seed,
         started_at=started_at.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - begun, 3),
-        command=_command(
-            (control, *treatments),
-            requests=asked,
-            budget=judged,
-            instances=instances,
-            seconds=seconds,
-            launches=launches,
-            seed=seed,
-            threads=threads,
-        ),
-        notes=_notes(asked, judged),
+        command="" if obstacles else shlex.join(words),
+        notes=_notes(asked, judged, obstacles),
     )
     if run_dir is not None:
         write_run(Path(run_dir), result, list(runs.values()), evaluations)
@@ -125,31 +127,34 @@ def _candidate(
     )
 
 
-def _command(
-    models: Sequence[Model],
-    *,
-    requests: Requests,
-    budget: Budget | None,
-    instances: Sequence[str],
-    seconds: float,
-    launches: int,
-    seed: int,
-    threads: int | None,
-) -> str:
-    """The command that repeats this comparison."""
-    words = ["profile", "compare", *(m.manifest.name if isinstance(m, ModelArtifact) else str(m) for m in models)]
-    if not requests.ref.generated:
-        words += ["--requests", requests.source]
-    if budget is not None:
-        words += ["--budget", budget.source]
-    for name in instances:
-        words += ["--instance", name] if tuple(instances) != (LOCAL,) else []
-    words += ["--seconds", f"{seconds:g}", "--launches", str(launches), "--seed", str(seed)]
-    words += ["--threads", str(threads)] if threads is not None else []
-    return shlex.join(words)
+def _model_word(model: Model, store: Store) -> str:
+    """How the command line calls a model: an artifact by its name while the name leads to it, else by its path."""
+    if not isinstance(model, ModelArtifact):
+        return str(model)
+    name = model.manifest.name
+    named = name in store.names() and store.resolve(name).path.resolve() == model.path.resolve()
+    return name if named else str(model.path)
 
 
-def _notes(requests: Requests, budget: Budget | None) -> tuple[str, ...]:
+def _repeated(option: str, values: Sequence[str], usual: Sequence[str]) -> list[str]:
+    """`option` once per value; nothing when the values are what the command does anyway."""
+    return [] if tuple(values) == tuple(dict.fromkeys(usual)) else [word for value in values for word in (option, value)]
+
+
+def _obstacles(
+    requests: Requests | Path | str | None, budget: Budget | Path | str | None, *, instances: Sequence[str], metrics: Sequence[str]
+) -> list[str]:
+    """Why no command line repeats a comparison; empty when one does."""
+    found = [
+        f"the {what} came from memory"
+        for what, given in (("requests", requests), ("budget", budget))
+        if isinstance(given, Requests | Budget)
+    ]
+    found += [f"no {what} was asked for" for what, given in (("instance", instances), ("metric", metrics)) if not given]
+    return found
+
+
+def _notes(requests: Requests, budget: Budget | None, obstacles: Sequence[str]) -> tuple[str, ...]:
     """What a reader must know before believing the numbers."""
     notes = []
     if requests.ref.generated:
@@ -158,5 +163,7 @@ def _notes(requests: Requests, budget: Budget | None) -> tuple[str, ...]:
         notes.append("the requests carry no labels, so ranking quality was not judged")
     if budget is None:
         notes.append("no budget was given, so nothing was judged")
+    if obstacles:
+        notes.append(f"no command repeats this comparison: {' and '.join(obstacles)}")
     notes.append("latency is service time of one request at a time (closed loop), without network, features or queueing")
     return tuple(notes)

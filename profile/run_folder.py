@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -10,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..core.files import new_file, write_atomically
+from ..core.errors import InputError
+from ..core.files import new_file, new_folder, write_atomically
 from ..quality.evaluate import Evaluation
 from .measure import Run
 from .result import Comparison
@@ -21,8 +24,29 @@ SAMPLES_FILE = "samples.parquet"
 QUALITY_FILE = "quality_per_user.parquet"
 
 
+def check_folder(folder: Path) -> None:
+    """Raise InputError unless `folder` can be written or made; leaves no trace."""
+    missing = [place for place in (folder, *folder.parents) if not os.path.exists(place)]  # noqa: PTH110 - Path.exists may raise
+    try:
+        with new_folder(folder):
+            return
+    finally:
+        for place in missing:
+            with suppress(OSError):
+                place.rmdir()
+
+
+def check_file(path: Path) -> None:
+    """Raise InputError unless the file `path` can be written; leaves no trace."""
+    if path.is_dir():
+        raise InputError.mismatch(str(path), expected="a file to write", found="a folder")
+    check_folder(path.parent)
+
+
 def write_run(folder: Path, result: Comparison, runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> None:
-    """All files of a run; the result comes last, so a folder with one is complete."""
+    """All files of a run; an earlier run's result goes first and the new one comes last, so a folder with one is complete."""
+    for earlier in (COMPARISON_FILE, SAMPLES_FILE, QUALITY_FILE):
+        (folder / earlier).unlink(missing_ok=True)
     write_samples([run.samples for run in runs], folder / SAMPLES_FILE)
     if evaluations:
         with new_file(folder / QUALITY_FILE) as temporary:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from liftgate.profile.cli import app
 from liftgate.profile.compare import compare
 from liftgate.profile.inputs import load_requests, load_subjects
 from liftgate.profile.result import Comparison
+from liftgate.profile.run_folder import check_folder
 from typer.testing import CliRunner
 
 MakeModel = Callable[..., ModelArtifact]
@@ -37,7 +39,8 @@ def test_a_comparison_holds_latency_quality_and_a_verdict(make_model: MakeModel,
     assert {(q.metric, q.segment) for q in candidate.quality} == {(m, s) for m in ("ndcg@10", "auc") for s in ("all", "casual", "power")}
     assert candidate.verdict is not None
     assert [f.outcome for f in candidate.verdict.findings] == [Outcome.PASS, Outcome.PASS]
-    assert found.command == "profile compare v1.0 v1.1 --requests memory --budget budget --seconds 0.2 --launches 2 --seed 0"
+    assert found.command == ""
+    assert "no command repeats this comparison: the requests came from memory and the budget came from memory" in found.notes
     assert msgspec.json.decode((tmp_path / "run" / "comparison.json").read_bytes(), type=Comparison) == found
     assert set(pq.read_table(tmp_path / "run" / "samples.parquet")["model"].to_pylist()) == {"v1.0", "v1.1"}
     per_user = pq.read_table(tmp_path / "run" / "quality_per_user.parquet").to_pylist()
@@ -140,6 +143,56 @@ def test_a_mistake_is_one_line_and_exit_2(store: Store, tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: store ")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_repeats_the_comparison(make_model: MakeModel, requests: Requests, store: Store, tmp_path: Path) -> None:
+    models = [make_model("v1.0"), make_model("v1.1", noise=0.02)]
+    file = tmp_path / "requests.parquet"
+    requests.write(file)
+    found = compare(*models, requests=file, metrics=("auc",), seconds=0.1, launches=1, store=store, threads=1)
+    options = f"--metric auc --seconds 0.1 --launches 1 --seed 0 --threads 1 --store {store.root}"
+    assert found.command == f"profile compare v1.0 v1.1 --requests {file} {options}"
+    done = CliRunner().invoke(app, [*shlex.split(found.command)[1:], "--out", str(tmp_path / "again")])
+    assert done.exit_code == 0
+    again = msgspec.json.decode((tmp_path / "again" / "comparison.json").read_bytes(), type=Comparison)
+    assert (again.command, again.candidates) == (found.command, found.candidates)
+
+
+def test_a_run_leaves_nothing_of_an_earlier_one_in_its_folder(
+    make_model: MakeModel, requests: Requests, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model("v1.0")
+    folder = tmp_path / "run"
+    compare("v1.0", "v1.0", requests=requests, seconds=0.1, launches=1, store=store, run_dir=folder)
+    compare("v1.0", "v1.0", seconds=0.1, launches=1, store=store, run_dir=folder)
+    assert sorted(p.name for p in folder.iterdir()) == ["comparison.json", "samples.parquet"]
+
+    def full(*_: object) -> None:
+        raise InputError("samples.parquet", "no space left")
+
+    monkeypatch.setattr("liftgate.profile.run_folder.write_samples", full)
+    with pytest.raises(InputError, match="no space left"):
+        compare("v1.0", "v1.0", seconds=0.1, launches=1, store=store, run_dir=folder)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("option", "place"), [("--out", "file/run"), ("--out", "file"), ("--json", "file/x.json"), ("--json", "folder")])
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(
+    option: str, place: str, *, make_model: MakeModel, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model("v1.0")
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr("liftgate.profile.compare.measure", lambda *_, **__: pytest.fail("measured"))
+    done = CliRunner().invoke(app, ["compare", "v1.0", "v1.0", "--store", str(store.root), option, str(tmp_path / place)])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: {tmp_path}/")
+    assert done.stderr.count("\n") == 1
+
+
+def test_looking_whether_a_folder_can_be_written_leaves_no_trace(tmp_path: Path) -> None:
+    check_folder(tmp_path / "new" / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_instances_are_listed() -> None:
