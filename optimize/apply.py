@@ -39,45 +39,56 @@ def apply(
 
     `model` is an artifact, a name or digest in the store, or the path of an artifact; anything `export` takes (a model.pt,
     `train.py:make_model`) is exported first, under its own name. Raises RefusedStep, and writes nothing, when a step cannot be applied
-    or changes nothing.
+    or changes nothing; InputError when that name already means another artifact (other weights, or other roles).
     """
     target = Store.of(store)
     chosen = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     real = None if requests is None else Requests.load(requests)
     if name is not None:
         check_name(name)
-    parent, original = _parent(model, target, real, progress)
-    signature = parent.manifest.signature
-    if real is not None:
-        real.check(signature)
-    samples = from_requests(real, signature) if real is not None else from_signature(signature)
-    final_name = check_name(name or f"{parent.manifest.name}-{chosen.name}")
-    with tempfile.TemporaryDirectory(prefix="liftgate-") as scratch, target.draft(final_name) as draft:
-        current, records = parent.path, list[StepRecord]()
-        for number, step in enumerate(chosen.steps, start=1):
-            progress(f"applying {chosen.label}", number - 1, len(chosen.steps))
-            where = parent.manifest.name if len(chosen.steps) == 1 else f"{parent.manifest.name}: {chosen.name}: step {number}"
-            folder = Path(scratch) / str(number)
-            folder.mkdir()
+    with tempfile.TemporaryDirectory(prefix="liftgate-") as scratch:
+        parent, original = _parent(model, target, Path(scratch) / "exported", real, progress)
+        final_name = check_name(name or f"{parent.manifest.name}-{chosen.name}")
+        with target.draft(final_name) as draft:
+            draft.signature, draft.source = parent.manifest.signature, parent.manifest.source
+            draft.parent, draft.recipe = parent.manifest.digest, chosen.label
+            records = _run(chosen, parent, draft.folder, original=original, requests=real, progress=progress)
+            draft.steps = (*parent.manifest.steps, *records)
+            draft.opset, draft.parameters = _facts(draft.model_path)
+            if original is not None:
+                _keep(parent, target)
+            return target.commit(draft)
+
+
+def _run(
+    recipe: Recipe, parent: ModelArtifact, folder: Path, *, original: Source | None, requests: Requests | None, progress: Progress
+) -> tuple[StepRecord, ...]:
+    """Apply the steps to `parent` one after the other, and leave the last one's files in `folder`."""
+    name, signature = parent.manifest.name, parent.manifest.signature
+    if requests is not None:
+        requests.check(signature)
+    samples = from_requests(requests, signature) if requests is not None else from_signature(signature)
+    current, records = parent.path, list[StepRecord]()
+    with tempfile.TemporaryDirectory(prefix="liftgate-") as scratch:
+        for number, step in enumerate(recipe.steps, start=1):
+            progress(f"applying {recipe.label}", number - 1, len(recipe.steps))
+            target = Path(scratch) / str(number)
+            target.mkdir()
             context = StepContext(
-                where=where,
+                where=name if len(recipe.steps) == 1 else f"{name}: {recipe.name}: step {number}",
                 source=current / MODEL_FILE,
-                target=folder / MODEL_FILE,
+                target=target / MODEL_FILE,
                 signature=signature,
                 samples=samples,
-                calibrated=real is not None,
+                calibrated=requests is not None,
                 original=original if not records else None,
             )
             records.append(_checked(step, context))
-            current = folder
-        progress(f"applying {chosen.label}", len(chosen.steps), len(chosen.steps))
+            current = target
+        progress(f"applying {recipe.label}", len(recipe.steps), len(recipe.steps))
         for file in current.iterdir():
-            shutil.move(file, draft.folder / file.name)
-        draft.signature, draft.source = signature, parent.manifest.source
-        draft.parent, draft.recipe = parent.manifest.digest, chosen.label
-        draft.steps = (*parent.manifest.steps, *records)
-        draft.opset, draft.parameters = _facts(draft.model_path)
-        return target.commit(draft)
+            shutil.move(file, folder / file.name)
+    return tuple(records)
 
 
 def run_step(step: Step, context: StepContext) -> StepRecord:
@@ -111,9 +122,9 @@ def _checked(step: Step, context: StepContext) -> StepRecord:
 
 
 def _parent(
-    model: ModelArtifact | str | Path, store: Store, requests: Requests | None, progress: Progress
+    model: ModelArtifact | str | Path, store: Store, scratch: Path, requests: Requests | None, progress: Progress
 ) -> tuple[ModelArtifact, Source | None]:
-    """The artifact to start from, and what it was exported from when that just happened."""
+    """The artifact to start from, and what it was just exported from, if so: into a store at `scratch`, not yet into `store`."""
     if isinstance(model, ModelArtifact):
         return model, None
     text = str(model)
@@ -128,7 +139,23 @@ def _parent(
         return store.resolve(model), None
     # Loaded once: a factory may build other weights the next time.
     source = load_source(text)
-    return export(source, name=name, store=store, requests=requests, progress=progress), source
+    exported = export(source, name=name, store=scratch, requests=requests, progress=progress)
+    if name in store.names() and store.resolve(name).manifest.digest != exported.manifest.digest:
+        problem = f"its export would replace '{name}' in the store, which differs from it in weights or roles"
+        fix = f"give the name {name} instead of the file, or export the file first: optimize export {text} --name NAME"
+        raise InputError(text, problem, fix=fix)
+    return exported, source
+
+
+def _keep(exported: ModelArtifact, store: Store) -> None:
+    """Write an export into `store` as it is, so that what was made from it has its lineage."""
+    manifest = exported.manifest
+    with store.draft(manifest.name) as draft:
+        for name in manifest.files:
+            shutil.copyfile(exported.path / name, draft.folder / name)
+        draft.signature, draft.source, draft.steps, draft.checks = manifest.signature, manifest.source, manifest.steps, manifest.checks
+        draft.opset, draft.parameters = manifest.opset, manifest.parameters
+        store.commit(draft)
 
 
 def _name_of(path: Path) -> str:

@@ -116,7 +116,9 @@ def _adopt(draft: Draft, source: Graph, requests: Requests | None, request_input
     save(graph, draft.model_path)
     samples = from_requests(requests, draft.signature) if requests is not None else from_signature(draft.signature)
     draft.checks = runs_everywhere(_onnx(draft), samples, draft.signature, where)
-    draft.steps = (_record(draft, samples, draft.checks, roles_from),)
+    record = _record(draft, samples, draft.checks, roles_from)
+    # Says that nothing was compared with PyTorch, also where an export gave the very same file.
+    draft.steps = (msgspec.structs.replace(record, settings={**record.settings, "adopted": True}),)
 
 
 def _with_roles(signature: Signature, requests: Requests | None, request_inputs: Sequence[str] | None, where: str) -> tuple[Signature, str]:

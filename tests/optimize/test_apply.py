@@ -10,6 +10,7 @@ from liftgate.core.requests import Requests
 from liftgate.core.store import Store
 from liftgate.optimize.agreement import spearman
 from liftgate.optimize.apply import apply
+from liftgate.optimize.export import export
 from liftgate.recipes.recipe import Prune, QuantizeDynamic, QuantizeStatic, Recipe
 
 
@@ -52,6 +53,24 @@ def test_a_refused_step_writes_nothing(exported: ModelArtifact, store: Store, re
         apply(recipe, exported, store=store, requests=requests)
     assert store.names() == before
     assert [path.name for path in (store.root / "objects").iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_refused_recipe_does_not_leave_the_export_of_its_file_behind(archive: Path, tmp_path: Path) -> None:
+    recipe = Recipe(name="void", version=1, description="", steps=(Prune(keep=0.99),))
+    with pytest.raises(RefusedStep):
+        apply(recipe, archive, store=tmp_path)
+    assert Store(tmp_path).names() == []
+    assert list((tmp_path / "objects").iterdir()) == []
+
+
+def test_a_file_does_not_replace_a_model_of_its_name_that_knows_its_roles(archive: Path, requests: Requests, tmp_path: Path) -> None:
+    kept = export(archive, name="v1.1", store=tmp_path, requests=requests)
+    with pytest.raises(InputError, match=r"would replace 'v1\.1' in the store, .*roles; give the name v1\.1 instead of the file"):
+        apply("int8-safe", archive, store=tmp_path)
+    assert Store(tmp_path).names() == ["v1.1"]
+    assert Store(tmp_path).resolve("v1.1").manifest.digest == kept.manifest.digest
+    # With the requests that the roles came from, the file is that very model.
+    assert apply("int8-safe", archive, store=tmp_path, requests=requests).manifest.parent == kept.manifest.digest
 
 
 def test_a_wrong_column_is_named(exported: ModelArtifact, store: Store, requests: Requests) -> None:
