@@ -6,9 +6,7 @@ import hashlib
 
 import msgspec
 
-from .config import Experiment
-
-BUCKETS = 10_000
+from .config import BUCKETS, Experiment
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,15 +35,14 @@ def assign(experiment: Experiment, unit: str) -> Assignment:
     """
     salt = experiment.effective_salt
     bucket = bucket_of(f"{salt}.arm", unit)
-    enrolled = bucket_of(f"{salt}.admission", unit) < round(experiment.coverage * BUCKETS)
+    enrolled = bucket_of(f"{salt}.admission", unit) < experiment.covered_buckets
     return Assignment(unit=unit, bucket=bucket, enrolled=enrolled, arm=_arm_at(experiment, bucket) if enrolled else experiment.control)
 
 
 def _arm_at(experiment: Experiment, bucket: int) -> str:
-    shares = experiment.shares
-    edge = 0.0
-    for name, share in shares.items():
-        edge += share
-        if bucket < round(edge * BUCKETS):
+    edge = 0
+    for name, count in experiment.buckets.items():
+        edge += count
+        if bucket < edge:
             return name
-    return list(shares)[-1]
+    raise AssertionError("the arms share all buckets")

@@ -6,19 +6,27 @@ import hashlib
 import json
 import math
 import re
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
+from ..core.columns import ALL_SEGMENTS
 from ..core.config import parse_toml, read_toml
 from ..core.errors import InputError, UnknownName
 from ..core.units import parse_quantity
 
+# Units are hashed into this many buckets, and the arms share them; see assignment.py.
+BUCKETS = 10_000
+# A smaller relative effect needs more users than there are.
+SMALLEST_EFFECT = 1e-6
+_MODEL_FILES = (".pt", ".pt2", ".onnx")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-Share = Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)]
+# Nearer to 0 or 1 a normal quantile is infinite.
+Share = Annotated[float, msgspec.Meta(ge=1e-9, le=1 - 1e-9)]
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,8 +65,10 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return int(parse_quantity(self.max_body, "bytes", where="serving.max_body"))
 
     def __post_init__(self) -> None:
-        if self.timeout_s <= 0 or self.max_body_bytes <= 0:
-            raise ValueError("serving: timeout and max_body must be above 0")
+        if not 0 < self.timeout_s < math.inf:
+            raise ValueError(f"serving: timeout must be finite and above 0, found {self.timeout}")
+        if not 1 <= parse_quantity(self.max_body, "bytes", where="serving.max_body") < math.inf:
+            raise ValueError(f"serving: max_body must be finite and at least 1 B, found {self.max_body}")
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,8 +105,15 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         for kind, values in (("names", names), ("models", [arm.model for arm in self.arms])):
             if len(set(values)) != len(values):
                 raise ValueError(f"arm {kind} must differ, found {', '.join(values)}")
-        if self.minimum_relative_effect <= 0:
-            raise ValueError(f"minimum_effect must be above 0, found {self.minimum_effect}")
+        if not SMALLEST_EFFECT <= self.minimum_relative_effect < math.inf:
+            raise ValueError(f"minimum_effect must be above 0 (from {SMALLEST_EFFECT:g} on), found {self.minimum_effect}")
+        if ALL_SEGMENTS in self.segments:
+            raise ValueError(f"a segment may not be called '{ALL_SEGMENTS}': results name everybody so")
+        for name, count in self.buckets.items():
+            if count == 0:
+                raise ValueError(f"arm '{name}': its weight gives it none of {BUCKETS:,} buckets of users; give it more, or leave it out")
+        if self.coverage > 0 and self.covered_buckets == 0:
+            raise ValueError(f"coverage {self.coverage:g} enrols none of {BUCKETS:,} buckets of users; raise it, or set it to 0")
 
     @property
     def minimum_relative_effect(self) -> float:
@@ -108,18 +125,25 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return self.salt or self.name
 
     @property
-    def control_arm(self) -> Arm:
-        return self.arm(self.control)
-
-    @property
     def treatments(self) -> tuple[Arm, ...]:
         return tuple(arm for arm in self.arms if arm.name != self.control)
 
     @property
     def shares(self) -> dict[str, float]:
-        """Fraction of the enrolled users per arm."""
+        """Fraction of the enrolled users per arm, as the buckets give it (weights 1:2 are 0.3333 and 0.6667)."""
+        return {name: count / BUCKETS for name, count in self.buckets.items()}
+
+    @property
+    def buckets(self) -> dict[str, int]:
+        """How many of the buckets each arm has; they follow one another in the order of the arms, from bucket 0."""
         total = sum(arm.weight for arm in self.arms)
-        return {arm.name: arm.weight / total for arm in self.arms}
+        edges = [round(reached / total * BUCKETS) for reached in accumulate(arm.weight for arm in self.arms)]
+        return {arm.name: edge - before for arm, before, edge in zip(self.arms, [0, *edges], edges, strict=False)}
+
+    @property
+    def covered_buckets(self) -> int:
+        """How many of the admission buckets are enrolled."""
+        return round(self.coverage * BUCKETS)
 
     @property
     def digest(self) -> str:
@@ -164,12 +188,20 @@ def experiment_from_split(models: tuple[str, ...], split: str, *, name: str = ""
         weights = []
     if len(weights) != len(models) or not all(math.isfinite(w) and w > 0 for w in weights):
         raise InputError.mismatch("--split", expected=expected, found=repr(split), fix="for example --split 90:10")
-    stems = [Path(model).stem if "/" in model else model for model in models]
-    arms = tuple(Arm(name=s, model=m, weight=w) for s, m, w in zip(stems, models, weights, strict=True))
+    names = [_name_of(model) for model in models]
     try:
-        return Experiment(name=name or "-vs-".join(stems)[:100], control=stems[0], arms=arms)
+        arms = tuple(Arm(name=n, model=m, weight=w) for n, m, w in zip(names, models, weights, strict=True))
+        return Experiment(name=name or "-vs-".join(names)[:100], control=names[0], arms=arms)
     except ValueError as error:
         raise InputError("serve", str(error), fix="name two different models, or write an experiment.toml") from None
+
+
+def _name_of(model: str) -> str:
+    """What an arm is called after its model: a path's last part, without the suffix of a model file (folders may hold dots: `v1.0`)."""
+    if "/" not in model:
+        return model
+    path = Path(model)
+    return path.stem if path.suffix in _MODEL_FILES else path.name
 
 
 def to_toml(experiment: Experiment) -> str:
@@ -177,8 +209,12 @@ def to_toml(experiment: Experiment) -> str:
     plain = msgspec.to_builtins(experiment)
     arms, serving = plain.pop("arms"), plain.pop("serving")
 
+    def literal(value: object) -> str:
+        # JSON and TOML differ in two things: TOML has no surrogate pairs, and wants the delete character escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
     def lines(table: dict[str, object]) -> list[str]:
-        return [f"{key} = {json.dumps(value)}" for key, value in table.items() if value is not None]
+        return [f"{key} = {literal(value)}" for key, value in table.items() if value is not None]
 
     body = lines(plain)
     for arm in arms:

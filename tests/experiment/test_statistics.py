@@ -99,6 +99,28 @@ def test_a_plan_refuses_rates_that_are_not_rates() -> None:
         plan(baseline=0.6, effect=1.0)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"effect": float("nan")},
+        {"effect": float("inf")},
+        {"effect": 1e-200},
+        {"effect": 0.0},
+        {"baseline": float("nan")},
+        {"baseline": 1e-200},
+        {"alpha": float("nan")},
+        {"alpha": 1e-200},
+        {"design_effect": float("nan")},
+        {"design_effect": float("inf")},
+        {"impressions_per_user": 1e-320},
+    ],
+    ids=str,
+)
+def test_a_plan_refuses_numbers_that_nothing_follows_from(changes: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="expected"):
+        plan(**{"baseline": 0.02, "effect": 0.05, **changes})
+
+
 def test_holm_by_hand() -> None:
     # multipletests([.01, .04, .03, .005], method="holm") -> .03, .06, .06, .02
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
