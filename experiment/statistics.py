@@ -2,7 +2,9 @@
 
 Sources: the delta method for a ratio of per-user sums is Deng, Knoblich & Lu, "Applying the Delta Method in Metric Analytics",
 KDD 2018, eq. 4; relative lift, its variance and the Welch degrees of freedom are gbstats' `TwoSidedTTest`; the sample size is the usual
-normal approximation (Kohavi, Tang & Xu, "Trustworthy Online Controlled Experiments", ch. 17).
+normal approximation (Kohavi, Tang & Xu, "Trustworthy Online Controlled Experiments", ch. 17). Few clicks in the treatment are judged
+under the variance of the null hypothesis: the score test of two proportions (Agresti, "Categorical Data Analysis", 3rd ed., 3.2),
+clustered by user as generalised score tests are (Boos, "On Generalized Score Tests", The American Statistician 46, 1992).
 """
 
 from __future__ import annotations
@@ -64,12 +66,11 @@ class RatioSums(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Treatment minus control, absolute and relative to the control; `p_value` is that of the relative difference."""
+    """Treatment minus control, absolute and relative to the control; `p_value` is that of the difference being no difference."""
 
     absolute: Estimate
     relative: Estimate
     p_value: float | None
-    absolute_p_value: float | None
 
 
 def ratio_estimate(sums: RatioSums, *, level: float) -> Estimate:
@@ -101,7 +102,6 @@ def difference(control: RatioSums, treatment: RatioSums, *, level: float) -> Dif
             absolute=Estimate(value=absolute, low=None, high=None, n=n, level=level),
             relative=Estimate(value=relative, low=None, high=None, n=n, level=level),
             p_value=None,
-            absolute_p_value=None,
         )
     va, vb = spread_a / control.users, spread_b / treatment.users
     freedom = (va + vb) ** 2 / (va**2 / (control.users - 1) + vb**2 / (treatment.users - 1))
@@ -110,15 +110,35 @@ def difference(control: RatioSums, treatment: RatioSums, *, level: float) -> Dif
     def interval(value: float, error: float) -> Estimate:
         return Estimate(value=value, low=value - critical * error, high=value + critical * error, n=n, level=level)
 
-    def p(value: float, error: float) -> float:
-        return float(2 * stats.t.sf(abs(value) / error, freedom))
-
     absolute_error, relative_error = math.sqrt(va + vb), math.sqrt(vb / a**2 + va * b**2 / a**4)
     return Difference(
         absolute=interval(absolute, absolute_error),
         relative=interval(relative, relative_error),
-        p_value=p(relative, relative_error),
-        absolute_p_value=p(absolute, absolute_error),
+        p_value=float(2 * stats.t.sf(abs(relative) / relative_error, freedom)),
+    )
+
+
+def null_difference(control: RatioSums, treatment: RatioSums, *, level: float) -> Difference:
+    """The same for a treatment with hardly any clicks, whose own variance says nothing: t = (b - a) / sqrt(v_a + v_b).
+
+    With R the ratio of both arms together, N their users and s^2 = sum (c - R k)^2 / (N - 1) over all of them, v of an arm is
+    s^2 users / impressions^2; t has N - 2 degrees of freedom. The absolute interval is that around the difference; the relative one
+    is unknown.
+    """
+    from scipy import stats  # noqa: PLC0415 - half a second to import
+
+    n = control.users + treatment.users
+    both = control + treatment
+    a, b, spread = control.ratio, treatment.ratio, both.user_variance
+    if a is None or b is None or a == 0 or spread is None or n < 3:
+        return difference(control, treatment, level=level)
+    squares = spread * (both.k / both.users) ** 2
+    error = math.sqrt(squares * sum(arm.users / arm.k**2 for arm in (control, treatment)))
+    half = float(stats.t.ppf((1 + level) / 2, n - 2)) * error
+    return Difference(
+        absolute=Estimate(value=b - a, low=b - a - half, high=b - a + half, n=n, level=level),
+        relative=Estimate(value=(b - a) / a, low=None, high=None, n=n, level=level),
+        p_value=float(2 * stats.t.sf(abs(b - a) / error, n - 2)),
     )
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from liftgate.core.errors import InputError
 from liftgate.core.verdict import Outcome
-from liftgate.experiment.analyse import analyse, check_sample_ratio
+from liftgate.experiment.analyse import _effect, analyse, check_sample_ratio
 from liftgate.experiment.assignment import assign
 from liftgate.experiment.cli import app
 from liftgate.experiment.config import Experiment, parse_experiment
 from liftgate.experiment.logs import summarise
 from liftgate.experiment.records import EventIn, Exposure, Shown, exposure_id_of
 from liftgate.experiment.result import Analysis
+from liftgate.experiment.statistics import RatioSums
 from typer.testing import CliRunner
 
 TOML = """
@@ -240,7 +241,11 @@ def test_a_small_imbalance_is_no_mismatch() -> None:
 
 @pytest.mark.parametrize(
     ("users", "reason"),
-    [({"old": 5}, "has no users"), ({"old": 5, "new": 1}, "has one user"), ({"old": 5, "new": 5}, "has 0 clicks")],
+    [
+        ({"old": 5}, "has no users"),
+        ({"old": 5, "new": 1}, "has one user"),
+        ({"old": 5, "new": 2}, "would have 6.0 clicks at the control's rate"),
+    ],
 )
 def test_too_little_data_is_undecided_without_any_interval(tmp_path: Path, users: dict[str, int], reason: str) -> None:
     log = Log(tmp_path / "logs")
@@ -254,6 +259,19 @@ def test_too_little_data_is_undecided_without_any_interval(tmp_path: Path, users
     assert effect.outcome is Outcome.UNDECIDED
     assert reason in effect.reason
     assert (effect.relative.low, effect.relative.high, effect.p_value, effect.users_needed) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("clicks", [0, 5])
+def test_a_treatment_that_nobody_clicks_on_any_more_fails(clicks: int) -> None:
+    # 5,000 users of 20 impressions each: 2,000 clicks of 2,000 users in the control, hardly any in the treatment.
+    def sums(clicks: int) -> RatioSums:
+        return RatioSums(users=5000, c=clicks, k=100_000, cc=clicks, kk=2_000_000, ck=20 * clicks)
+
+    effect = _effect(EXPERIMENT, {"old": sums(2000), "new": sums(clicks)}, "new", "all", alpha=0.05, trusted=True)
+    assert effect.outcome is Outcome.FAIL
+    assert effect.reason.startswith(f"{clicks} clicks where the control's rate gives 2,000")
+    assert effect.absolute.high is not None
+    assert effect.absolute.high < 0
 
 
 def test_segments_are_adjusted_and_only_warn(tmp_path: Path) -> None:
