@@ -112,6 +112,8 @@ def _guess(
         if name not in names:
             raise UnknownName(requests.source, "column", name, [*names], fix=f"forward of {where} takes {', '.join(names)}")
     used = [name for name in names if name in columns]
+    if not used:
+        raise InputError.mismatch(requests.source, expected=f"a column per input of {where} ({', '.join(names)})", found="none of them")
     for name in request_inputs or ():
         if name not in columns:
             raise UnknownName(requests.source, "request input", name, columns)
@@ -123,7 +125,7 @@ def _guess(
         sizes: list[set[int]] = []
         kinds: set[str] = set()
         for value in values[name]:
-            array = np.asarray(value if role == "candidate" else [value])
+            array = _array(value if role == "candidate" else [value], f"{requests.source}: column '{name}'")
             kinds.add(array.dtype.kind)
             for axis, size in enumerate(array.shape[1:]):
                 sizes.extend([set()] * (axis + 1 - len(sizes)))
@@ -137,6 +139,14 @@ def _guess(
         shape = ("rows", *(next(iter(found)) if len(found) == 1 else f"{name}_{axis + 1}" for axis, found in enumerate(sizes)))
         specs.append(InputSpec(name=name, dtype=dtype, shape=shape, role=role))
     return Signature(inputs=tuple(specs), outputs=()), varying
+
+
+def _array(value: object, where: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:
+        fix = "pad the lists of one request to one length"
+        raise InputError.mismatch(where, expected="lists of one length within a request", found="ragged lists", fix=fix) from None
 
 
 def _guess_role(

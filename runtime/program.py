@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import torch
 
 ROWS = "rows"
-_FLAT = "a forward that takes tensors by name (no lists, dictionaries or constants)"
+_FLAT = "a forward that takes tensors by name (no lists, tuples, dictionaries or constants)"
+_WRAP = "wrap the model in one that takes plain tensors"
 
 
 def signature_of(program: torch.export.ExportedProgram, where: str, roles: Mapping[str, Role] | None = None) -> Signature:
@@ -20,6 +21,7 @@ def signature_of(program: torch.export.ExportedProgram, where: str, roles: Mappi
 
     Raises InputError when an argument is not a tensor or when the leading dimension is fixed or not shared.
     """
+    _require_flat(program, where)
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     names = list(program.graph_signature.user_inputs)
     shapes: dict[str, tuple[object, ...]] = {}
@@ -27,9 +29,7 @@ def signature_of(program: torch.export.ExportedProgram, where: str, roles: Mappi
     for name in names:
         value = values.get(name) if isinstance(name, str) else None
         if value is None or not hasattr(value, "dtype") or not isinstance(name, str):
-            raise InputError.mismatch(
-                where, expected=_FLAT, found=f"argument '{name}'", fix="wrap the model in one that takes plain tensors"
-            )
+            raise InputError.mismatch(where, expected=_FLAT, found=f"argument '{name}'", fix=_WRAP)
         shapes[name], dtypes[name] = tuple(value.shape), _dtype(value.dtype)
     if not shapes:
         raise InputError.mismatch(where, expected=_FLAT, found="no arguments")
@@ -39,6 +39,17 @@ def signature_of(program: torch.export.ExportedProgram, where: str, roles: Mappi
         for name, shape in shapes.items()
     )
     return Signature(inputs=inputs, outputs=_outputs(program, labels, where))
+
+
+def _require_flat(program: torch.export.ExportedProgram, where: str) -> None:
+    """PyTorch flattens containers into inputs of their own (`f_x` of f["x"]), which the module then cannot be called with."""
+    positional, keywords = program.call_spec.in_spec.children() if program.call_spec.in_spec is not None else (None, None)
+    for spec, names in ((positional, None), (keywords, keywords.context if keywords is not None else None)):
+        for number, child in enumerate(spec.children() if spec is not None else []):
+            if not child.is_leaf():
+                argument = f"argument '{names[number]}'" if names else f"argument {number + 1}"
+                kind = getattr(child.type, "__name__", str(child.type))
+                raise InputError.mismatch(where, expected=_FLAT, found=f"{argument} as a {kind}", fix=_WRAP)
 
 
 def by_position(program: torch.export.ExportedProgram, module: Callable[..., object]) -> Callable[..., object]:

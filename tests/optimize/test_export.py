@@ -131,3 +131,51 @@ def test_varying_history_lengths_make_a_varying_dimension(ranker: nn.Module, req
     assert artifact.manifest.signature.input("history").shape == ("rows", "history_1")
     dims = onnx.load(artifact.model_path).graph.input[2].type.tensor_type.shape.dim
     assert [d.dim_param for d in dims] == ["rows", "history_1"]
+
+
+class Sums(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum(1)
+
+
+def test_candidates_with_lists_of_different_lengths_are_refused(tmp_path: Path) -> None:
+    data = {"request_id": ["a"], "user_id": ["u"], "x": [[[1.0, 2.0], [3.0]]], "label": [[0.0, 1.0]]}
+    with pytest.raises(InputError, match="column 'x': expected lists of one length within a request, found ragged lists"):
+        export(Sums(), name="sums", store=tmp_path, requests=Requests.of(data))
+
+
+def test_requests_without_a_column_for_any_input_are_refused(tmp_path: Path) -> None:
+    data = {"request_id": ["a"], "user_id": ["u"], "label": [[0.0, 1.0]]}
+    with pytest.raises(InputError, match=r"expected a column per input of Sums \(x\), found none of them"):
+        export(Sums(), name="sums", store=tmp_path, requests=Requests.of(data))
+
+
+class TakesDict(nn.Module):
+    def forward(self, f: dict[str, torch.Tensor]) -> torch.Tensor:
+        return f["x"].sum(1)
+
+
+class TakesTuple(nn.Module):
+    def forward(self, f: tuple[torch.Tensor]) -> torch.Tensor:
+        return f[0].sum(1)
+
+
+ROWS = {0: torch.export.Dim("rows", min=1)}
+
+
+@pytest.mark.parametrize(
+    ("module", "value", "shape", "named", "found"),
+    [
+        (TakesDict(), {"x": torch.ones(2, 3)}, {"x": ROWS}, False, "argument 1 as a dict"),
+        (TakesDict(), {"x": torch.ones(2, 3)}, {"x": ROWS}, True, "argument 'f' as a dict"),
+        (TakesTuple(), (torch.ones(2, 3),), (ROWS,), False, "argument 1 as a tuple"),
+    ],
+)
+def test_a_forward_that_takes_containers_is_refused(
+    tmp_path: Path, module: nn.Module, value: object, shape: object, *, named: bool, found: str
+) -> None:
+    args, kwargs = ((), {"f": value}) if named else ((value,), {})
+    with quiet():
+        torch.export.save(torch.export.export(module, args, kwargs=kwargs, dynamic_shapes={"f": shape}), tmp_path / "m.pt")
+    with pytest.raises(InputError, match=f"expected a forward that takes tensors by name .*found {found}; wrap the model"):
+        export(tmp_path / "m.pt", name="m", store=tmp_path / "store")
