@@ -90,6 +90,9 @@ def quantize(
         raise InputError.mismatch(
             "optimize quantize --static", expected="requests to calibrate on", found="none", fix="add --requests FILE"
         )
+    if static and not per_channel:
+        fix = "leave --per-tensor out: only dynamic quantization has this choice"
+        raise InputError.mismatch("optimize quantize --static", expected="no granularity", found="--per-tensor", fix=fix)
     left_alone = tuple(exclude or ())
     step = (
         QuantizeStatic(reduce_range=reduce_range, exclude=left_alone)
@@ -113,13 +116,8 @@ def prune(
     json_path: JsonOption = None,
 ) -> None:
     """Remove the least important hidden units, so that the matrices really become smaller."""
-    from ..core.errors import InputError  # noqa: PLC0415 - as above
     from ..recipes.recipe import Prune, Recipe  # noqa: PLC0415
 
-    if not 0 < keep < 1:
-        raise InputError.mismatch("--keep", expected="a share between 0 and 1", found=f"{keep:g}", fix="for example --keep 0.7")
-    if not 1 <= multiple_of <= 256:
-        raise InputError.mismatch("--multiple-of", expected="a number from 1 to 256", found=str(multiple_of))
     step = Prune(keep=keep, multiple_of=multiple_of, exclude=tuple(exclude or ()))
     recipe = Recipe(name=f"prune-{keep:g}", version=1, description="from the command line", steps=(step,))
     _apply(recipe, model, name=name, requests=requests, store=store, json_path=json_path)

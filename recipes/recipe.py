@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
@@ -50,6 +50,13 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     multiple_of: Multiple = 8
     exclude: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        # The annotations only bind what is read from a file.
+        if not 0 < self.keep < 1:
+            raise InputError.mismatch("prune: keep", expected="a share between 0 and 1", found=f"{self.keep:g}", fix="for example 0.7")
+        if not 1 <= self.multiple_of <= 256:
+            raise InputError.mismatch("prune: multiple of", expected="a number from 1 to 256", found=str(self.multiple_of))
+
 
 Step = QuantizeDynamic | QuantizeStatic | Prune
 
@@ -76,11 +83,7 @@ class _Written(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     steps: tuple[dict[str, object], ...]
 
 
-_KINDS: dict[str, type[QuantizeDynamic | QuantizeStatic | Prune]] = {
-    "quantize_dynamic": QuantizeDynamic,
-    "quantize_static": QuantizeStatic,
-    "prune": Prune,
-}
+_KINDS: dict[str, type[Step]] = {str(kind.__struct_config__.tag): kind for kind in get_args(Step)}
 
 
 def shipped_recipes() -> list[Recipe]:
@@ -94,11 +97,19 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
     Raises UnknownName for a name that is neither, and for a key that the format lacks: `int8.toml: step 2: unknown key 'wieghts'`.
     """
     text = str(name_or_path)
-    if (_SHIPPED / f"{text}.toml").is_file() and "/" not in text:
-        return _read(_SHIPPED / f"{text}.toml")
-    if text.endswith(".toml") or Path(text).is_file():
+    shipped = {path.stem: path for path in _SHIPPED.glob("*.toml")}
+    if text in shipped:
+        return _read(shipped[text])
+    if text.endswith(".toml") or _is_file(text):
         return _read(Path(text))
-    raise UnknownName("recipes", "recipe", text, [path.stem for path in _SHIPPED.glob("*.toml")], fix="or give the path of a .toml file")
+    raise UnknownName("recipes", "recipe", text, shipped, fix="or give the path of a .toml file")
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # longer than the system lets a name be
+        return False
 
 
 def _read(path: Path) -> Recipe:
@@ -117,9 +128,11 @@ def _step(raw: dict[str, object], where: str) -> Step:
     kind = raw.get("kind")
     if kind is None:
         raise InputError.mismatch(where, expected=f"a kind ({', '.join(_KINDS)})", found="none")
+    if not isinstance(kind, str):
+        raise InputError.mismatch(f"{where}: kind", expected=f"one of {', '.join(_KINDS)}", found=repr(kind))
     if kind not in _KINDS:
-        raise UnknownName(where, "kind", str(kind), _KINDS)
-    step_type = _KINDS[str(kind)]
+        raise UnknownName(where, "kind", kind, _KINDS)
+    step_type = _KINDS[kind]
     try:
         return msgspec.convert(raw, step_type)
     except msgspec.ValidationError as error:

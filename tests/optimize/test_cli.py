@@ -59,6 +59,8 @@ def test_recipes_lists_what_is_shipped() -> None:
         (("quantize", "v9", "--int8"), "unknown model 'v9'"),
         (("quantize", "v1.1"), "add --int8"),
         (("quantize", "v1.1", "--int8", "--static"), "add --requests FILE"),
+        (("quantize", "v1.1", "--int8", "--static", "--per-tensor", "--requests", "x.parquet"), "leave --per-tensor out"),
+        (("prune", "v1.1", "--keep", "0.5", "--multiple-of", "0"), "expected a number from 1 to 256, found 0"),
         (("prune", "v1.1", "--keep", "1.5"), "expected a share between 0 and 1, found 1.5"),
         (("apply", "int9", "v1.1"), "unknown recipe 'int9'"),
         (("inspect", "nothing-here"), "unknown model 'nothing-here'"),

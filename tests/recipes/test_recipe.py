@@ -37,6 +37,7 @@ def test_an_unknown_key_names_file_step_and_the_right_key(tmp_path: Path) -> Non
     [
         ('[[steps]]\nkind = "prun"\nkeep = 0.5\n', r"step 1: unknown kind 'prun'; did you mean 'prune'\?"),
         ("[[steps]]\nkeep = 0.5\n", "step 1: expected a kind"),
+        ('[[steps]]\nkind = ["x"]\n', r"step 1: kind: expected one of quantize_dynamic, quantize_static, prune, found \['x'\]"),
         ('[[steps]]\nkind = "prune"\nkeep = 1.5\n', "step 1: .*< 1.0"),
         ("steps = []\n", "length >= 1"),
         ("[[steps]\n", "not valid TOML"),
@@ -55,3 +56,21 @@ def test_an_unknown_name_suggests_a_shipped_one() -> None:
 def test_a_missing_file_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found nothing"):
         read_recipe(tmp_path / "nope.toml")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".toml"])
+def test_a_name_longer_than_any_file_is_one_error(name: str) -> None:
+    with pytest.raises(InputError, match=r"x{300}"):
+        read_recipe(name)
+
+
+@pytest.mark.parametrize("keep", [-0.5, 0.0, 1.0, float("nan")])
+def test_a_share_to_keep_lies_between_0_and_1_in_python_too(keep: float) -> None:
+    with pytest.raises(InputError, match="prune: keep: expected a share between 0 and 1, found "):
+        Prune(keep=keep)
+
+
+@pytest.mark.parametrize("multiple", [0, -8, 257])
+def test_a_multiple_lies_between_1_and_256_in_python_too(multiple: int) -> None:
+    with pytest.raises(InputError, match="prune: multiple of: expected a number from 1 to 256, found "):
+        Prune(keep=0.5, multiple_of=multiple)
