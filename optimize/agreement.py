@@ -79,7 +79,7 @@ def runs_everywhere(model: Runs, samples: Samples, signature: Signature, where: 
 def change(parent: Runs, child: Runs, samples: Samples, signature: Signature, where: str) -> dict[str, float]:
     """How a step moved the scores on up to 256 rows: max absolute difference, and Spearman's rank correlation where it is defined.
 
-    Raises RefusedStep when the child fails, or gives NaN or infinity where the parent did not.
+    Raises RefusedStep when the child gives NaN, infinity or another number of scores than the parent; InputError when either fails to run.
     """
     name = signature.score.name
     for rows in ROWS_CHECKED:

@@ -90,7 +90,7 @@ def _load_file(path: Path, trust_pickle: bool) -> Source:
         found = "a state_dict (weights without code)" if _is_state_dict(content) else f"a saved {type(content).__name__}"
         raise InputError.mismatch(where, expected="a model", found=found, fix=_FACTORY_FIX.format(file=path.name))
     if not trust_pickle:
-        fix = f"{_ARCHIVE_FIX}; or pass --trust-pickle if you made this file yourself"
+        fix = f"{_ARCHIVE_FIX}; or, if you made this file yourself, export it first with `optimize export {path.name} --trust-pickle`"
         raise UntrustedError(where, "is a pickled object; reading it would execute code it contains", fix=fix)
     with quiet():
         try:

@@ -43,7 +43,7 @@ def test_weights_of_another_model_are_refused(code: Path, tmp_path: Path) -> Non
 def test_a_pickled_module_is_refused_unless_trusted(tmp_path: Path) -> None:
     path = tmp_path / "module.pt"
     torch.save(nn.Linear(2, 1), path)
-    with pytest.raises(UntrustedError, match=r"execute code it contains; .*--trust-pickle"):
+    with pytest.raises(UntrustedError, match=r"execute code it contains; .*`optimize export module.pt --trust-pickle`"):
         load_source(path)
     trusted = load_source(path, trust_pickle=True)
     assert isinstance(trusted, Module)
