@@ -221,5 +221,7 @@ def _check_treespec(text: str, where: str) -> None:
 def _require(condition: bool, where: str, found: str) -> None:
     if not condition:
         raise UntrustedError(
-            where, f"holds {found}", fix="export a model of plain tensors; use --trust-pickle only for a file you made yourself"
+            where,
+            f"holds {found}",
+            fix="export a model of plain tensors; `optimize export --trust-pickle` is only for a file you made yourself",
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -139,13 +140,13 @@ class Sums(nn.Module):
 
 
 def test_candidates_with_lists_of_different_lengths_are_refused(tmp_path: Path) -> None:
-    data = {"request_id": ["a"], "user_id": ["u"], "x": [[[1.0, 2.0], [3.0]]], "label": [[0.0, 1.0]]}
+    data: dict[str, Sequence[object]] = {"request_id": ["a"], "user_id": ["u"], "x": [[[1.0, 2.0], [3.0]]], "label": [[0.0, 1.0]]}
     with pytest.raises(InputError, match="column 'x': expected lists of one length within a request, found ragged lists"):
         export(Sums(), name="sums", store=tmp_path, requests=Requests.of(data))
 
 
 def test_requests_without_a_column_for_any_input_are_refused(tmp_path: Path) -> None:
-    data = {"request_id": ["a"], "user_id": ["u"], "label": [[0.0, 1.0]]}
+    data: dict[str, Sequence[object]] = {"request_id": ["a"], "user_id": ["u"], "label": [[0.0, 1.0]]}
     with pytest.raises(InputError, match=r"expected a column per input of Sums \(x\), found none of them"):
         export(Sums(), name="sums", store=tmp_path, requests=Requests.of(data))
 

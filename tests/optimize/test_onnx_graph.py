@@ -19,7 +19,7 @@ ranker (float[{0}] user, float[{1}] history) => (float[{2}] score)
 def shapes(user: str, history: str, score: str) -> list[tuple[int | str, ...]]:
     model = ir.from_proto(onnx.parser.parse_model(GRAPH.format(user, history, score)))
     signature = signature_from_graph(model, "m.onnx")
-    return [spec.shape for spec in (*signature.inputs, *signature.outputs)]
+    return [spec.shape for spec in signature.inputs] + [spec.shape for spec in signature.outputs]
 
 
 def test_unnamed_dimensions_are_rows_only_where_they_lead() -> None:
