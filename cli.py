@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+from typing import Annotated
+
 import typer
 
 from .demo.cli import demo as demo_command
@@ -23,6 +26,20 @@ app.add_typer(experiment_app, name="experiment")
 app.command("serve")(serve_command)
 app.command("report")(report_command)
 app.command("demo")(demo_command)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and exit, when that is wanted."""
+    if wanted:
+        typer.echo(f"liftgate {metadata.version('liftgate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    """Decides whether a fine-tuned recommender deserves to ship, and makes it deserve it."""
 
 
 def main() -> None:

@@ -210,6 +210,10 @@ class Requests:
         for dim, size in zip(spec.shape[1:], array.shape[1:], strict=True):
             if isinstance(dim, int) and dim != size:
                 raise InputError.mismatch(at, expected=f"shape {list(spec.shape)}", found=f"{list(array.shape)}")
+        if spec.rows_of_table is not None and array.size and not (array.min() >= 0 and array.max() < spec.rows_of_table):
+            found = f"{array.min() if array.min() < 0 else array.max()}"
+            fix = "map unknown ids to the row the model was trained with for them"
+            raise InputError.mismatch(at, expected=f"indices 0 to {spec.rows_of_table - 1} (rows of its table)", found=found, fix=fix)
         return array.astype(spec.dtype, copy=False)
 
     def _lengths(self, name: str) -> list[int]:

@@ -165,5 +165,7 @@ def _notes(requests: Requests, budget: Budget | None, obstacles: Sequence[str]) 
         notes.append("no budget was given, so nothing was judged")
     if obstacles:
         notes.append(f"no command repeats this comparison: {' and '.join(obstacles)}")
+    else:
+        notes.append("a gate decides by an interval that is one-sided at its alpha (5 % unless said otherwise); tables show 95 % two-sided")
     notes.append("latency is service time of one request at a time (closed loop), without network, features or queueing")
     return tuple(notes)

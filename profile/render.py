@@ -47,7 +47,7 @@ def latency_view(latency: InstanceLatency) -> list[RenderableType]:
         table.add_row(escape(model.model.name), *quantiles, _cold(model), _memory(model), _counts(model))
     lines: list[RenderableType] = [table]
     if len(latency.models) > 1:
-        lines.append(Text(f"x: ratio to {control}, paired by round", style="dim"))
+        lines.append(Text(f"x: ratio to {control}, paired by round; ?: too few rounds to tell, raise --seconds", style="dim"))
     lines.append(Text(latency.note, style="dim"))
     lines.extend(Text(f"INVALID: {reason}", style=_STYLES[Outcome.INVALID]) for reason in latency.invalid)
     return lines

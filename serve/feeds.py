@@ -20,7 +20,8 @@ def count_candidates(tensors: Mapping[str, np.ndarray], signature: Signature) ->
         )
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{name}: {count}" for name, count in counts.items())
-        raise InputError.mismatch("request", expected="as many candidates in every candidate input", found=found)
+        fix = "when some of them belong to the request, export the model with --requests or --request-inputs"
+        raise InputError.mismatch("request", expected="as many candidates in every candidate input", found=found, fix=fix)
     count: int = next(iter(counts.values()))
     if count == 0:
         raise InputError.mismatch("request", expected="at least one candidate", found="none")

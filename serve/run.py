@@ -81,7 +81,9 @@ async def _listen(router: Router, address: str, port: int) -> None:
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
-    LOG.info("listening on %s, port %d", address, port)
+    base = f"http://{address}:{port}"
+    LOG.info("ask:    POST %s/v2/models/%s/infer", base, router.experiment.name)
+    LOG.info("clicks: POST %s/v1/events", base)
     await asyncio.wait({listening, warming}, return_when=asyncio.FIRST_EXCEPTION)
     if warming.done() and not warming.cancelled() and warming.exception() is not None:
         server.stop()  # type: ignore[no-untyped-call]  # granian does not annotate it

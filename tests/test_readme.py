@@ -60,8 +60,8 @@ def block_after(heading: str, language: str) -> str:
 
 def test_the_python_example_runs_and_prints_findings(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    save(Ranker(32), tmp_path / "v1.0.pt")
-    save(Ranker(128), tmp_path / "v1.1.pt")
+    save(Ranker(32), tmp_path / "v1.0.pt2")
+    save(Ranker(128), tmp_path / "v1.1.pt2")
     write_requests(tmp_path / "holdout.parquet")
     (tmp_path / "budget.toml").write_text(block_after("**Say what you accept**", "toml"))
     env = {**os.environ, "LIFTGATE_STORE": str(tmp_path / "store")}

@@ -120,6 +120,14 @@ def test_integers_that_do_not_fit_are_refused_not_wrapped() -> None:
         list(Requests.of({"request_id": ["a"], "user_id": ["u"], "x": [[1, 300]]}).feeds(signature))
 
 
+@pytest.mark.parametrize("bad", [-1, 20])
+def test_an_index_outside_its_table_is_refused(bad: int) -> None:
+    item = InputSpec(name="x", dtype="int64", shape=("rows",), role="candidate", rows_of_table=20)
+    requests = Requests.of({"request_id": ["a"], "user_id": ["u"], "x": [[0, bad, 19]]})
+    with pytest.raises(InputError, match=rf"column 'x': expected indices 0 to 19 \(rows of its table\), found {bad}"):
+        list(requests.feeds(Signature(inputs=(item,), outputs=OUT)))
+
+
 def test_a_folder_is_not_a_requests_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found a folder"):
         Requests.read(tmp_path)
