@@ -9,7 +9,7 @@ from liftgate.demo.choice import Facts, choose
 from liftgate.demo.clicks import ClickModel, examined
 from liftgate.demo.replay import replay, visits
 from liftgate.demo.stages import Stages
-from liftgate.serve.process import free_port
+from liftgate.serve.port import free_port
 
 
 def test_attention_falls_with_the_position_like_ndcgs_discount() -> None:
