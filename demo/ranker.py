@@ -28,17 +28,33 @@ class Ranker(nn.Module):
 
     def forward(self, user: torch.Tensor, history: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
         """Scores [rows]."""
-        seen = self.item(history)
+        return self._score(self.user(user), self.item(history), history, item, copies=1)
+
+    def lists(self, user: torch.Tensor, history: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Scores [lists, items] for `user` [lists], `history` [lists, history] and `items` [lists, items].
+
+        The same scores as `forward` gives on repeated rows; the history is looked up and averaged once per list, which makes training
+        several times faster.
+        """
+        return self._score(self.user(user), self.item(history), history, items.reshape(-1), copies=items.shape[1]).reshape(items.shape)
+
+    def _score(self, user: torch.Tensor, seen: torch.Tensor, history: torch.Tensor, item: torch.Tensor, *, copies: int) -> torch.Tensor:
+        """Scores [lists * copies]: everything but `item` is per list."""
+        known = (history != 0).unsqueeze(-1).to(seen.dtype)
+        pooled = _repeat((seen * known).sum(dim=1) / known.sum(dim=1).clamp(min=1.0), copies)
         target = self.item(item)
-        features = [self.user(user), target, *self.read_history(seen, history, target)]
+        features = [_repeat(user, copies), target, pooled, pooled * target, *self._attended(seen, history, target, copies=copies)]
         score: torch.Tensor = self.top(torch.cat(features, dim=-1)) + self.bias(item)
         return score.squeeze(-1)
 
-    def read_history(self, seen: torch.Tensor, history: torch.Tensor, target: torch.Tensor) -> list[torch.Tensor]:
-        """Features of the history: its mean [rows, dim], and the mean times the target."""
-        known = (history != 0).unsqueeze(-1).to(seen.dtype)
-        pooled = (seen * known).sum(dim=1) / known.sum(dim=1).clamp(min=1.0)
-        return [pooled, pooled * target]
+    def _attended(self, seen: torch.Tensor, history: torch.Tensor, target: torch.Tensor, *, copies: int) -> list[torch.Tensor]:
+        """Further features of the history as each target sees it: none."""
+        return []
+
+
+def _repeat(per_list: torch.Tensor, copies: int) -> torch.Tensor:
+    """Each entry `copies` times; nothing is added to the graph for one."""
+    return per_list if copies == 1 else per_list.repeat_interleave(copies, dim=0)
 
 
 class AttentiveRanker(Ranker):
@@ -49,12 +65,13 @@ class AttentiveRanker(Ranker):
         self.top[0] = nn.Linear(5 * dim, hidden[0])
         self.attention = nn.Sequential(nn.Linear(3 * dim, attention), nn.ReLU(), nn.Linear(attention, 1))
 
-    def read_history(self, seen: torch.Tensor, history: torch.Tensor, target: torch.Tensor) -> list[torch.Tensor]:
-        """Also the attended history [rows, dim]: weights from an MLP on (seen, target, seen * target), softmax over known items."""
+    def _attended(self, seen: torch.Tensor, history: torch.Tensor, target: torch.Tensor, *, copies: int) -> list[torch.Tensor]:
+        """The attended history [rows, dim]: weights from an MLP on (seen, target, seen * target), softmax over known items."""
+        seen, history = _repeat(seen, copies), _repeat(history, copies)
         beside = target.unsqueeze(1).expand_as(seen)
         weight = self.attention(torch.cat([seen, beside, seen * beside], dim=-1))
         weight = torch.softmax(weight.masked_fill((history == 0).unsqueeze(-1), -1e9), dim=1)
-        return [*super().read_history(seen, history, target), (weight * seen).sum(dim=1)]
+        return [(weight * seen).sum(dim=1)]
 
 
 def grow(base: Ranker, *, hidden: tuple[int, int], attention: int) -> AttentiveRanker:

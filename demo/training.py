@@ -97,7 +97,7 @@ def train(
             rows = order[batch * settings.batch : (batch + 1) * settings.batch]
             feeds, liked = _batch(examples, rows, negatives_of(examples, rows, popularity, rng, settings.negatives))
             optimiser.zero_grad()
-            loss = loss_of(model(*feeds), liked)
+            loss = loss_of(model.lists(*feeds), liked)
             loss.backward()
             optimiser.step()
             schedule.step()
@@ -109,15 +109,11 @@ def train(
 
 
 def _batch(examples: Examples, rows: np.ndarray, negatives: np.ndarray) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-    """Rows of rated items, each followed by its negatives."""
-    width = 1 + negatives.shape[1]
+    """Lists of a rated item and its negatives: `user` [batch], `history` [batch, HISTORY], `items` and `liked` [batch, 1 + negatives]."""
     items = np.concatenate([examples.item[rows, None], negatives], axis=1)
     liked = np.zeros(items.shape, dtype=np.float32)
     liked[:, 0] = examples.liked[rows]
-    user = np.repeat(examples.user[rows], width)
-    history = np.repeat(examples.history[rows], width, axis=0)
-    feeds = tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in (user, history, items.reshape(-1)))
-    return feeds, torch.from_numpy(liked.reshape(-1))
+    return tuple(torch.from_numpy(a) for a in (examples.user[rows], examples.history[rows], items)), torch.from_numpy(liked)
 
 
 def save(model: Ranker, path: Path) -> None:

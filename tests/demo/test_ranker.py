@@ -38,6 +38,16 @@ def test_v1_1_gives_the_scores_of_v1_0_before_it_is_fine_tuned() -> None:
         assert torch.allclose(base(*rows(64, 50)), grown(*rows(64, 50)), atol=1e-6)
 
 
+def test_training_on_lists_sees_the_scores_that_serving_gives() -> None:
+    grown = grow(model(), hidden=(24, 12), attention=6).eval()
+    grown.top[0].weight.data.normal_(std=0.3)  # the attended history counts
+    user, history, _ = rows(6, 50)
+    items = torch.arange(1, 25).reshape(6, 4)
+    with torch.no_grad():
+        expected = grown(user.repeat_interleave(4), history.repeat_interleave(4, dim=0), items.reshape(-1))
+        assert torch.allclose(grown.lists(user, history, items), expected.reshape(6, 4), atol=1e-6)
+
+
 def test_every_new_part_of_v1_1_learns() -> None:
     grown = grow(model(), hidden=(24, 12), attention=6)
     optimiser = torch.optim.SGD(grown.parameters(), lr=0.1)
