@@ -201,6 +201,7 @@ def _select(at: _Places, names: tuple[str, ...], scale: Scale, *, seed: int, sta
         Facts(
             name=c.model.name,
             outcome=Outcome.UNDECIDED if c.verdict is None else c.verdict.outcome,
+            failed_gates=sum(f.outcome is Outcome.FAIL for f in c.verdict.findings) if c.verdict else 0,
             p95_ms=latency.get(c.model.name),
             ndcg=ndcg.get(c.model.name),
         )

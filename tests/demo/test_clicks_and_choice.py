@@ -41,8 +41,8 @@ def test_the_same_list_gets_the_same_clicks_and_another_seed_others() -> None:
     assert answers[0] != answers[1]
 
 
-def facts(name: str, outcome: Outcome, p95: float | None, ndcg: float | None) -> Facts:
-    return Facts(name=name, outcome=outcome, p95_ms=p95, ndcg=ndcg)
+def facts(name: str, outcome: Outcome, p95: float | None, ndcg: float | None, failed: int = 0) -> Facts:
+    return Facts(name=name, outcome=outcome, p95_ms=p95, ndcg=ndcg, failed_gates=failed)
 
 
 def test_the_fastest_passing_candidate_is_chosen() -> None:
@@ -56,9 +56,11 @@ def test_undecided_comes_next_and_says_that_nothing_passed() -> None:
     assert "no candidate passes" in choose([a, b]).reason
 
 
-def test_when_all_fail_the_best_quality_goes_on_to_learn() -> None:
-    found = choose([facts("a", Outcome.FAIL, 1.0, 0.2), facts("b", Outcome.INVALID, None, 0.3), facts("c", Outcome.FAIL, 0.5, None)])
-    assert found.name == "b"
+def test_when_all_fail_the_fastest_of_those_with_fewest_failed_gates_goes_on_to_learn() -> None:
+    worst, slow, fast = facts("a", Outcome.FAIL, 0.1, 0.2, 2), facts("b", Outcome.FAIL, 1.0, 0.3, 1), facts("c", Outcome.FAIL, 0.5, None, 1)
+    assert choose([worst, slow, fast]).name == "c"
+    found = choose([worst, slow, facts("d", Outcome.INVALID, 5.0, 0.1)])
+    assert found.name == "d"
     assert found.reason.startswith("2 of 3 candidates FAIL and 1 could not be measured (INVALID)")
 
 

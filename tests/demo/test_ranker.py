@@ -40,7 +40,9 @@ def test_v1_1_gives_the_scores_of_v1_0_before_it_is_fine_tuned() -> None:
 
 def test_training_on_lists_sees_the_scores_that_serving_gives() -> None:
     grown = grow(model(), hidden=(24, 12), attention=6).eval()
-    grown.top[0].weight.data.normal_(std=0.3)  # the attended history counts
+    first = grown.top[0]
+    assert isinstance(first, torch.nn.Linear)
+    torch.nn.init.normal_(first.weight, std=0.3)  # the attended history counts
     user, history, _ = rows(6, 50)
     items = torch.arange(1, 25).reshape(6, 4)
     with torch.no_grad():
