@@ -48,4 +48,4 @@ def make_requests(count: int) -> Requests:
 def make_model(name: str, width: int, store: Store) -> ModelArtifact:
     """Export a ranker of this width, seed 0."""
     torch.manual_seed(0)
-    return export(Ranker(width), name=name, store=store, requests=make_requests(64))
+    return export(Ranker(width), name=name, store=store, requests=make_requests(64), request_inputs=("user", "history"))
