@@ -28,7 +28,7 @@ def main(wanted: list[str]) -> None:
             elif part == "router":
                 print("\n".join(router.run(store, folder, requests=2000)))
             elif part == "gates":
-                print("\n".join(gates.run(store, repeats=12, seconds=8)))
+                print("\n".join(gates.run(store, repeats=8, seconds=8)))
             else:
                 raise SystemExit(f"unknown part '{part}'; known: {', '.join(PARTS)}")
 
