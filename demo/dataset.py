@@ -10,7 +10,6 @@ import pandas as pd
 
 from ..core.errors import InputError
 
-COLUMNS = ("user", "item", "rating", "timestamp")
 PADDING = 0
 LIKED = 4.0
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..core.columns import ALL_SEGMENTS
+from ..core.multiplicity import holm
 from ..core.verdict import Finding, Outcome, judge
 from .config import Experiment, read_experiment
 from .logs import ArmLog, LogSummary, summarise
 from .result import Analysis, ArmResult, Effect, SampleRatio
-from .statistics import Difference, RatioSums, difference, holm, null_difference, ratio_estimate, sample_ratio_p, users_per_arm
+from .statistics import Difference, RatioSums, difference, null_difference, ratio_estimate, sample_ratio_p, users_per_arm
 
 # As GrowthBook: at 0.05 one healthy experiment in twenty would be thrown away.
 SAMPLE_RATIO_THRESHOLD = 0.001

@@ -16,11 +16,12 @@ import numpy as np
 
 from ..core.artifact import ModelRef
 from ..core.estimate import Estimate
+from ..core.multiplicity import holm
 from ..core.verdict import Finding, Outcome, Verdict, judge
 from ..quality.evaluate import PairedPart
 from .budget import LATENCY, Budget, Gate, Max, MaxDrop, MaxRegress
 from .measure import Run
-from .statistics import Decision, absolute_gate, holm, mean_gate, paired_ratio, quantile_estimate, requests_for, resampled_gate, t_interval
+from .statistics import Decision, absolute_gate, mean_gate, paired_ratio, quantile_estimate, requests_for, resampled_gate, t_interval
 
 # Percentile intervals of a mean over fewer users cover too rarely to decide on.
 FEWEST_USERS = 20

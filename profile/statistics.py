@@ -258,13 +258,3 @@ def _needed(deviation: float, gap: float, alpha: float) -> float | None:
     if gap == 0:
         return None
     return float(((stats.norm.ppf(1 - alpha) + stats.norm.ppf(POWER)) * deviation / gap) ** 2)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values, in the order given (Holm 1979)."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted

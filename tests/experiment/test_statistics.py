@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 from liftgate.core.errors import InputError
+from liftgate.core.multiplicity import holm
 from liftgate.experiment.plan import plan
-from liftgate.experiment.statistics import RatioSums, difference, holm, null_difference, ratio_estimate, sample_ratio_p, users_per_arm
+from liftgate.experiment.statistics import RatioSums, difference, null_difference, ratio_estimate, sample_ratio_p, users_per_arm
 from scipy import stats
 
 

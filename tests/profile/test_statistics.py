@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from liftgate.core.multiplicity import holm
 from liftgate.core.verdict import Outcome
 from liftgate.profile.statistics import (
     absolute_gate,
     design_effect,
-    holm,
     mean_gate,
     paired_ratio,
     quantile_estimate,
