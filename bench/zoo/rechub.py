@@ -1,0 +1,309 @@
+"""Every model of torch-rechub, by its plain forward unless `kind` says otherwise; most take one dict of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch_rechub.basic.features import DenseFeature, SequenceFeature, SparseFeature
+from torch_rechub.models import generative, matching, multi_task, ranking
+from torch_rechub.models.generative.tiger import TIGERModel
+from torch_rechub.models.matching import dssm_senet
+from transformers.models.t5.configuration_t5 import T5Config
+
+from .case import Args, Case
+from .draw import CATEGORIES, HISTORY, ITEMS, USERS, Draw
+
+PACKAGE = "torch-rechub"
+WIDTH = 8
+NEGATIVES = 3
+TASKS = ["classification", "classification"]
+
+
+def _mlp(**more: Any) -> dict[str, Any]:
+    # A new dict per model: some models write into it.
+    return {"dims": [32, 16], **more}
+
+
+def _tower() -> dict[str, Any]:
+    # PReLU as in the package's own examples; with ReLU whole towers can be 0.
+    return _mlp(activation="prelu")
+
+
+def _sparse(width: int = WIDTH, times: int = 1) -> list[object]:
+    """User, item and category; tables `times` as long for field-aware models."""
+    sizes = {"user": USERS, "item": ITEMS, "category": CATEGORIES}
+    return [SparseFeature(name, size * times, width, padding_idx=0) for name, size in sizes.items()]
+
+
+def _user() -> list[object]:
+    return [SparseFeature("user", USERS, WIDTH), SparseFeature("segment", CATEGORIES, WIDTH)]
+
+
+def _item() -> list[object]:
+    return [SparseFeature("item", ITEMS, WIDTH, padding_idx=0), SparseFeature("category", CATEGORIES, WIDTH, padding_idx=0)]
+
+
+def _target() -> list[object]:
+    return [SparseFeature("item", ITEMS, WIDTH, padding_idx=0)]
+
+
+def _history(pooling: str = "concat", name: str = "history") -> list[object]:
+    return [SequenceFeature(name, ITEMS, WIDTH, pooling=pooling, shared_with="item", padding_idx=0)]
+
+
+def _negatives() -> list[object]:
+    return [SequenceFeature("negatives", ITEMS, WIDTH, pooling="concat", shared_with="item", padding_idx=0)]
+
+
+def _dense() -> list[object]:
+    return [DenseFeature("price"), DenseFeature("age")]
+
+
+def _all() -> list[object]:
+    return [*_sparse(), *_dense()]
+
+
+def _ids(draw: Draw) -> dict[str, torch.Tensor]:
+    sizes = {"user": USERS, "item": ITEMS, "category": CATEGORIES}
+    return {name: draw.ids(size) for name, size in sizes.items()}
+
+
+def _values(draw: Draw) -> dict[str, torch.Tensor]:
+    return {"price": draw.dense(), "age": draw.dense()}
+
+
+def _sparse_only(draw: Draw) -> Args:
+    return (_ids(draw),)
+
+
+def _features(draw: Draw) -> Args:
+    return ({**_ids(draw), **_values(draw)},)
+
+
+def _with_history(draw: Draw) -> Args:
+    return ({**_ids(draw), **_values(draw), "history": draw.history(ITEMS)},)
+
+
+def _with_histories(draw: Draw) -> Args:
+    seen = torch.where(draw.history(ITEMS) > 0, draw.ids(ITEMS, draw.width), 0)
+    return ({**_ids(draw), **_values(draw), "history": draw.history(ITEMS), "unseen": seen},)
+
+
+def _pair(draw: Draw) -> Args:
+    ids = {"user": draw.ids(USERS), "segment": draw.ids(CATEGORIES), "item": draw.ids(ITEMS), "category": draw.ids(CATEGORIES)}
+    return ({**ids, "history": draw.history(ITEMS)},)
+
+
+def _pair_and_negative(draw: Draw) -> Args:
+    (pair,) = _pair(draw)
+    return ({**pair, "negative": draw.ids(ITEMS), "negative_category": draw.ids(CATEGORIES)},)
+
+
+def _pair_and_negatives(draw: Draw) -> Args:
+    (pair,) = _pair(draw)
+    return ({**pair, "negatives": draw.ids(ITEMS, NEGATIVES)},)
+
+
+def _pair_and_weight(draw: Draw) -> Args:
+    (pair,) = _pair(draw)
+    return ({**pair, "weight": draw.dense() + 0.5},)
+
+
+def _session(draw: Draw) -> Args:
+    return ({"history": draw.history(ITEMS), "item": draw.ids(ITEMS)},)
+
+
+def _next_items(draw: Draw) -> Args:
+    following = [torch.where(draw.history(ITEMS) > 0, draw.ids(ITEMS, draw.width), 0) for _ in range(2)]
+    return ({"seq": draw.history(ITEMS), "pos": following[0], "neg": following[1]},)
+
+
+def _timed(draw: Draw) -> Args:
+    """Item ids and the seconds since each, up to a day."""
+    return draw.history(ITEMS), draw.ids(86_400, draw.width)
+
+
+def _case(name: str, kind: str, build: Callable[[], torch.nn.Module], inputs: Callable[[Draw], Args], scale: float = 1.0) -> Case:
+    return Case(name=name, package=PACKAGE, kind=kind, build=build, inputs=inputs, scale=scale)
+
+
+def _bst() -> torch.nn.Module:
+    return ranking.BST([*_user()[:1], *_dense()], _history(), _target(), {"dims": [32, 16]}, nhead=2, num_layers=1, max_seq_len=HISTORY + 1)
+
+
+def _din() -> torch.nn.Module:
+    return ranking.DIN(_user()[:1], _history(), _target(), _mlp(), {"dims": [16], "use_softmax": False})
+
+
+def _dien() -> torch.nn.Module:
+    return ranking.DIEN([*_user()[:1], *_dense()], _history(), _history(name="unseen"), _target(), _mlp())
+
+
+def _field_aware(fat: bool) -> torch.nn.Module:
+    linear, cross = _sparse(1), _sparse(times=3)
+    if fat:
+        return ranking.FatDeepFFM(linear, cross, embed_dim=WIDTH, reduction_ratio=1, mlp_params=_mlp())
+    return ranking.DeepFFM(linear, cross, embed_dim=WIDTH, mlp_params=_mlp())
+
+
+def _facebook() -> torch.nn.Module:
+    negative = [
+        SparseFeature("negative", ITEMS, WIDTH, shared_with="item"),
+        SparseFeature("negative_category", CATEGORIES, WIDTH, shared_with="category"),
+    ]
+    return matching.FaceBookDSSM([*_user(), *_history("mean")], _item(), negative, _tower(), _tower())
+
+
+def _sampling_corrected() -> torch.nn.Module:
+    users = [*_user(), *_history("mean")]
+    return matching.YoutubeSBC(users, _item(), [DenseFeature("weight")], _tower(), _tower(), batch_size=4096, n_neg=0)
+
+
+def _sine() -> torch.nn.Module:
+    sizes = {"num_items": ITEMS, "embedding_dim": WIDTH, "hidden_dim": 16, "num_concept": 10, "num_intention": 4, "seq_max_len": HISTORY}
+    return matching.SINE(["history"], ["item"], ["negatives"], **sizes)
+
+
+def _sasrec() -> torch.nn.Module:
+    features = [SequenceFeature("seq", ITEMS, WIDTH, pooling="concat")]
+    features += [SequenceFeature(name, ITEMS, WIDTH, pooling="concat", shared_with="seq") for name in ("pos", "neg")]
+    return matching.SASRec(features, max_len=HISTORY)
+
+
+def _session_history() -> object:
+    return SequenceFeature("history", ITEMS, WIDTH, pooling="concat", padding_idx=0)
+
+
+def _hstu() -> torch.nn.Module:
+    return generative.HSTUModel(ITEMS, d_model=16, n_heads=2, n_layers=2, dqk=8, dv=8, max_seq_len=HISTORY, num_time_buckets=32)
+
+
+def _hllm() -> torch.nn.Module:
+    table = torch.randn(ITEMS, 16)
+    return generative.HLLMModel(table, ITEMS, d_model=16, n_heads=2, n_layers=2, max_seq_len=HISTORY, num_time_buckets=64)
+
+
+class NextCode(torch.nn.Module):
+    """TIGER as beam search drives it: the history's codes and the codes found so far give logits for the next one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2}
+        self.model = TIGERModel(T5Config(vocab_size=ITEMS, decoder_start_token_id=0, use_cache=False, **sizes))
+
+    def forward(self, codes: torch.Tensor, mask: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(input_ids=codes, attention_mask=mask, decoder_input_ids=found).logits
+        return logits[:, -1]
+
+
+def _codes(draw: Draw) -> Args:
+    codes = draw.history(ITEMS)
+    return codes, (codes > 0).long(), torch.cat([torch.zeros(draw.rows, 1, dtype=torch.int64), draw.ids(ITEMS, 2)], dim=1)
+
+
+class SemanticIds(torch.nn.Module):
+    """RQ-VAE as it is used after training: an item's embedding gives its codes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = generative.RQVAEModel(in_dim=24, num_emb_list=[16, 16, 16], e_dim=8, layers=[16], sk_epsilons=[0.0, 0.0, 0.003])
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        codes: torch.Tensor = self.model.get_indices(embedding)
+        return codes
+
+
+def _towers(pooling: str = "mean") -> tuple[list[object], list[object]]:
+    return [*_user(), *_history(pooling)], _item()
+
+
+def _multi(model: type[torch.nn.Module], **settings: Any) -> torch.nn.Module:
+    return model(_all(), TASKS, tower_params_list=[{"dims": [8]}, {"dims": [8]}], **settings)
+
+
+CASES = (
+    _case("WideDeep", "ranking", lambda: ranking.WideDeep(_sparse(), _all(), _mlp(dropout=0.2)), _features),
+    _case("DeepFM", "ranking", lambda: ranking.DeepFM(_all(), _sparse(), _mlp(dropout=0.2)), _features),
+    _case("DCN", "ranking", lambda: ranking.DCN(_all(), 2, _mlp()), _features),
+    _case("DCNv2 (low rank, parallel)", "ranking", lambda: ranking.DCNv2(_all(), 2, _mlp(), low_rank=4, num_experts=3), _features),
+    _case(
+        "DCNv2 (full rank, stacked)",
+        "ranking",
+        lambda: ranking.DCNv2(_all(), 2, _mlp(), model_structure="stacked", use_low_rank_mixture=False),
+        _features,
+    ),
+    _case("EDCN", "ranking", lambda: ranking.EDCN(_all(), 2, _mlp(), bridge_type="attention_pooling"), _features),
+    _case("AFM", "ranking", lambda: ranking.AFM(_sparse(), WIDTH, t=16), _sparse_only),
+    _case("FiBiNet", "ranking", lambda: ranking.FiBiNet(_sparse(), _mlp()), _sparse_only),
+    _case("DeepFFM", "ranking", lambda: _field_aware(False), _sparse_only),
+    _case("FatDeepFFM", "ranking", lambda: _field_aware(True), _sparse_only),
+    _case("AutoInt", "ranking", lambda: ranking.AutoInt(_sparse(), _dense(), num_layers=2, mlp_params=_mlp()), _features),
+    _case("BST", "ranking", _bst, _with_history),
+    _case("DIN", "ranking", _din, _with_history),
+    _case("DIEN", "ranking, gives its auxiliary loss too", _dien, _with_histories),
+    _case("DSSM", "matching", lambda: matching.DSSM(*_towers(), _tower(), _tower()), _pair),
+    _case("DSSM (SENet)", "matching", lambda: dssm_senet.DSSM(_user(), _item(), _tower(), _tower()), _pair, scale=2.0),
+    _case("FaceBookDSSM", "matching, an item and a negative", _facebook, _pair_and_negative),
+    _case(
+        "YoutubeDNN",
+        "matching, an item and negatives",
+        lambda: matching.YoutubeDNN([*_user(), *_history("mean")], _target(), _negatives(), {"dims": [32, WIDTH], "activation": "prelu"}),
+        _pair_and_negatives,
+    ),
+    _case("YoutubeSBC", "matching, own item only (n_neg=0)", _sampling_corrected, _pair_and_weight),
+    _case(
+        "MIND",
+        "matching, an item and negatives",
+        lambda: matching.MIND(_user(), _history(), _target(), _negatives(), HISTORY),
+        _pair_and_negatives,
+    ),
+    _case(
+        "MIND (dynamic interests)",
+        "matching, an item and negatives",
+        lambda: matching.MIND(_user(), _history(), _target(), _negatives(), HISTORY, dynamic_interest=True),
+        _pair_and_negatives,
+    ),
+    _case(
+        "ComirecDR",
+        "matching, an item and negatives",
+        lambda: matching.ComirecDR(_user(), _history(), _target(), _negatives(), HISTORY),
+        _pair_and_negatives,
+    ),
+    _case(
+        "ComirecSA",
+        "matching, an item and negatives",
+        lambda: matching.ComirecSA(_user(), _history(), _target(), _negatives()),
+        _pair_and_negatives,
+    ),
+    _case(
+        "GRU4Rec",
+        "matching, an item and negatives",
+        lambda: matching.GRU4Rec(_user(), _history(), _target(), _negatives(), {"dims": [32, WIDTH], "activation": "prelu"}),
+        _pair_and_negatives,
+    ),
+    _case("SINE", "matching, an item and negatives", _sine, _pair_and_negatives),
+    _case("NARM", "matching, history and item", lambda: matching.NARM(_session_history(), 16, 0.2, 0.2, _target()[0]), _session),
+    _case("STAMP", "matching, history and item", lambda: matching.STAMP(_session_history(), 0.3, 0.3, _target()[0]), _session),
+    _case("SASRec", "matching, next items and negatives", _sasrec, _next_items),
+    _case("SharedBottom", "multi-task", lambda: _multi(multi_task.SharedBottom, bottom_params=_mlp()), _features),
+    _case(
+        "ESMM",
+        "multi-task",
+        lambda: multi_task.ESMM(_sparse()[:1], _sparse()[1:], {"dims": [32, 16]}, {"dims": [32, 16]}),
+        _sparse_only,
+    ),
+    _case("MMOE", "multi-task", lambda: _multi(multi_task.MMOE, n_expert=3, expert_params=_mlp()), _features),
+    _case(
+        "PLE",
+        "multi-task",
+        lambda: _multi(multi_task.PLE, n_level=2, n_expert_specific=2, n_expert_shared=1, expert_params=_mlp()),
+        _features,
+    ),
+    _case("AITM", "multi-task", lambda: multi_task.AITM(_all(), 2, _mlp(), [{"dims": [8]}, {"dims": [8]}]), _features),
+    _case("HSTU", "generative, logits of every item at every position", _hstu, _timed),
+    _case("HLLM", "generative, logits of every item at every position", _hllm, _timed),
+    _case("TIGER", "generative, one step of beam search", NextCode, _codes),
+    _case("RQVAE", "generative, get_indices", SemanticIds, lambda draw: (draw.dense(24),)),
+)
