@@ -38,7 +38,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What `manifest.json` says.
 
     `digest` is that of `content_digest`, so equal models made in the same way have equal digests whatever they are called. `parent` is
-    the digest of the artifact this one was made from, None for an export.
+    the digest of the artifact this one was made from, None for an export. `warnings` say what a user should know although every check passed.
     """
 
     schema_version: Literal[1] = 1
@@ -54,6 +54,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files: dict[str, str]
     tools: dict[str, str]
     checks: tuple[Check, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def expected_digest(self) -> str:
         """The digest that everything else in this manifest amounts to."""

@@ -138,22 +138,29 @@ class Requests:
         counts = self.candidates(signature)
         ids = self.request_ids
         for spec in signature.inputs:
-            if spec.role == "request" and self._role(spec.name, len(spec.shape)) == "candidate":
-                raise InputError.mismatch(
-                    f"{self.source}: column '{spec.name}'",
-                    expected="one value per request (the signature says role request)",
-                    found="one per candidate",
-                    fix="make the column one level less nested, or export the model with this input as a candidate input",
-                )
             if self._role(spec.name, len(spec.shape)) == "candidate":
                 for request, (length, count) in enumerate(zip(self._lengths(spec.name), counts, strict=True)):
                     if length != count:
                         at = f"{self.source}: request '{ids[request]}': column '{spec.name}'"
                         raise InputError.mismatch(at, expected=f"{count} candidates, as in the other columns", found=f"{length}")
+                if spec.role == "request":
+                    self._check_repeated(spec.name)
         for request, (label, count) in enumerate(zip(self.labels or [], counts, strict=False)):
             if len(label) != count:
                 at = f"{self.source}: request '{ids[request]}': column '{columns.LABEL}'"
                 raise InputError.mismatch(at, expected=f"{count} labels, one per candidate", found=f"{len(label)}")
+
+    def never_varying(self, names: Sequence[str], signature: Signature) -> tuple[list[str], int]:
+        """Those of the candidate columns `names` that hold one value throughout every request, and in how many requests that was seen."""
+        several = [request for request, count in enumerate(self.candidates(signature)) if count > 1]
+        if not several:
+            return [], 0
+        found = []
+        for name in names:
+            values = self.table[name].to_pylist()
+            if all(_repeated(values[request]) for request in several):
+                found.append(name)
+        return found, len(several)
 
     def check_columns(self, inputs: Sequence[str]) -> None:
         """Raise UnknownName for a column that is neither one of these inputs nor a reserved name."""
@@ -183,6 +190,8 @@ class Requests:
                 array = self._array(value if deep[spec.name] else [value], spec, request_id)
                 if not deep[spec.name] and (signature.layout == "rows" or spec.role == "candidate"):
                     array = np.repeat(array, count, axis=0)
+                elif deep[spec.name] and signature.layout == "request" and spec.role == "request":
+                    array = array[:1]
                 tensors[spec.name] = np.ascontiguousarray(array)
             yield tensors
 
@@ -215,6 +224,17 @@ class Requests:
             fix = "map unknown ids to the row the model was trained with for them"
             raise InputError.mismatch(at, expected=f"indices 0 to {spec.rows_of_table - 1} (rows of its table)", found=found, fix=fix)
         return array.astype(spec.dtype, copy=False)
+
+    def _check_repeated(self, name: str) -> None:
+        """A request input may be written once per candidate, but then with one value throughout the request."""
+        for request_id, value in zip(self.request_ids, self.table[name].to_pylist(), strict=True):
+            if not _repeated(value):
+                raise InputError.mismatch(
+                    f"{self.source}: request '{request_id}': column '{name}'",
+                    expected="one value per request (the signature says role request)",
+                    found="candidates with different values",
+                    fix="make the column one level less nested, or export the model with this input as a candidate input",
+                )
 
     def _lengths(self, name: str) -> list[int]:
         """Number of entries per request of a list column; a missing list has none."""
@@ -275,3 +295,8 @@ class Requests:
             )
         if columns.ALL_SEGMENTS in (self.segments or []):
             raise InputError.mismatch(at, expected=f"names other than '{columns.ALL_SEGMENTS}', which means everyone", found="that name")
+
+
+def _repeated(entries: Sequence[object] | None) -> bool:
+    """Whether all entries are the same."""
+    return not entries or all(entry == entries[0] for entry in entries[1:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -38,23 +40,42 @@ class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class OutputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One output tensor; the first output of a signature is the score that candidates are ranked by."""
+    """One output tensor; `shape` as for an input."""
 
     name: str
     dtype: str
     shape: tuple[Dim, ...]
+
+    @property
+    def per_row(self) -> bool:
+        """Whether it holds one number per row: `[rows]` or `[rows, 1, ...]`."""
+        return bool(self.shape) and isinstance(self.shape[0], str) and all(size == 1 for size in self.shape[1:])
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What candidates are ranked by: an output, or one column of it (`column` of the last axis) where a model has several tasks."""
+
+    output: str
+    column: int | None = None
+
+    @property
+    def text(self) -> str:
+        """As a person writes it: `score`, `ctr[0]`."""
+        return self.output if self.column is None else f"{self.output}[{self.column}]"
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Inputs and outputs of a ranker.
 
     In layout `rows` every input has one row per candidate, request inputs repeated, as training code writes it; in layout
-    `request` the request inputs have leading dimension 1 and the candidate inputs N.
+    `request` the request inputs have leading dimension 1 and the candidate inputs N. `ranked_by` is what the user chose as the score;
+    None means the first output, where that has one number per row.
     """
 
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
     layout: Layout = "rows"
+    ranked_by: Score | None = None
 
     def input(self, name: str) -> InputSpec:
         """The input called `name`; raises UnknownName."""
@@ -63,10 +84,43 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 return spec
         raise UnknownName("signature", "input", name, [s.name for s in self.inputs])
 
+    def output(self, name: str) -> OutputSpec:
+        """The output called `name`; raises UnknownName."""
+        for spec in self.outputs:
+            if spec.name == name:
+                return spec
+        raise UnknownName("signature", "output", name, [s.name for s in self.outputs])
+
     @property
-    def score(self) -> OutputSpec:
-        """The output that candidates are ranked by."""
-        return self.outputs[0]
+    def score(self) -> Score | None:
+        """What candidates are ranked by; None for a model of several tasks or a retrieval model whose user has not said."""
+        if self.ranked_by is not None:
+            return self.ranked_by
+        return Score(output=self.outputs[0].name) if self.outputs and self.outputs[0].per_row else None
+
+    def scores(self, outputs: Mapping[str, np.ndarray], *, where: str) -> np.ndarray:
+        """Ranking scores, float64 `[rows]`, from a model's outputs; raises InputError when nothing says what to rank by."""
+        score = self.score
+        if score is None:
+            found = ", ".join(f"{o.name} {list(o.shape)}" for o in self.outputs)
+            fix = "export it with --score OUTPUT or --score 'OUTPUT[COLUMN]' to say what candidates are ranked by"
+            raise InputError.mismatch(where, expected="an output with one score per row", found=found, fix=fix)
+        array = np.asarray(outputs[score.output], dtype=np.float64)
+        return (array if score.column is None else array[..., score.column]).reshape(-1)
+
+    def with_score(self, text: str, *, where: str) -> Signature:
+        """This signature ranked by `text` (`ctr`, `score[1]`); raises InputError when that is not one number per row."""
+        match = re.fullmatch(r"(.+?)(?:\[(-?\d+)\])?", text)
+        if match is None:
+            raise InputError.mismatch(f"{where}: --score", expected="OUTPUT or OUTPUT[COLUMN]", found=repr(text))
+        spec = self.output(match[1])
+        column = None if match[2] is None else int(match[2])
+        last = spec.shape[-1] if len(spec.shape) > 1 else 1
+        one_per_row = spec.per_row if column is None else len(spec.shape) > 1 and all(size == 1 for size in spec.shape[1:-1])
+        if not one_per_row or (column is not None and isinstance(last, int) and not -last <= column < last):
+            fix = f"choose a column of its last axis: --score '{spec.name}[0]'" if column is None else "choose another output or column"
+            raise InputError.mismatch(f"{where}: --score {text}", expected="one number per row", found=f"shape {list(spec.shape)}", fix=fix)
+        return msgspec.structs.replace(self, ranked_by=Score(output=spec.name, column=column))
 
     def check(self, feeds: dict[str, np.ndarray], *, where: str) -> None:
         """Raise InputError unless `feeds` holds exactly these inputs, with these dtypes, ranks and fixed sizes."""

@@ -33,6 +33,7 @@ class Draft(msgspec.Struct, kw_only=True):
     opset: int = 0
     parameters: int = 0
     checks: tuple[Check, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def model_path(self) -> Path:
@@ -112,6 +113,7 @@ class Store:
             files=files,
             tools=tool_versions(),
             checks=draft.checks,
+            warnings=draft.warnings,
         )
         write_atomically(draft.folder / MANIFEST_FILE, msgspec.json.format(msgspec.json.encode(manifest), indent=2))
         target = self.root / "objects" / digest

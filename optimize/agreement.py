@@ -1,22 +1,24 @@
-"""Does a model still say the same: after export against PyTorch, after a step against its parent."""
+"""Do two versions of a model say the same on the same rows: PyTorch and ONNX Runtime after export, parent and child after a step."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from scipy.stats import rankdata
 
-from ..core.artifact import Check
 from ..core.errors import InputError, RefusedStep
 from ..core.signature import Signature
 from .samples import Samples
 
-ROWS_CHECKED = (1, 2, 256)
+ROWS_CHECKED = (1, 2, 7, 256)
 # float32 kernels that sum in another order differ by about 1e-6 relative to the terms; a wrong graph differs by far more.
 ABSOLUTE_TOLERANCE = 1e-4
 RELATIVE_TOLERANCE = 1e-3
+ALLOWED = f"{ABSOLUTE_TOLERANCE:g} + {RELATIVE_TOLERANCE:g} |value|"
+_FIX = "the exported graph computes something else; look for branches on shapes or values in forward"
 
 
 class Runs(Protocol):
@@ -25,74 +27,84 @@ class Runs(Protocol):
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
 
 
-def agree(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signature, where: str) -> tuple[Check, ...]:
-    """One passed Check per number of rows.
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """The largest differences over all outputs, absolute and relative to the reference."""
 
-    An output element agrees when |onnx - torch| <= 1e-4 + 1e-3 |torch|. Raises InputError naming the rows and the difference when one does
-    not, when PyTorch itself gives NaN or infinity, or when a model fails on the rows.
+    absolute: float = 0.0
+    relative: float = 0.0
+
+    @property
+    def text(self) -> str:
+        return f"max absolute difference {self.absolute:.2g}, relative {self.relative:.2g} (allowed {ALLOWED})"
+
+
+def difference(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], signature: Signature, *, at: str) -> Difference:
+    """How far ONNX Runtime's outputs are from PyTorch's.
+
+    An element agrees when |found - expected| <= 1e-4 + 1e-3 |expected|; infinities have to be the same ones, other dtypes than floats equal.
+    Raises InputError, naming the output and `at`, when one does not agree, when PyTorch gives NaN, or when the shapes differ (a dimension of
+    size 1 may be missing on either side: PyTorch squeezes single rows away).
     """
-    checks = []
-    for rows in ROWS_CHECKED:
-        feeds = samples.rows(rows)
-        expected, found = _run(torch_side, feeds, f"{where}: PyTorch", rows), _run(onnx_side, feeds, f"{where}: ONNX Runtime", rows)
-        worst_absolute, worst_relative = 0.0, 0.0
-        for spec in signature.outputs:
-            reference, other = np.asarray(expected[spec.name], np.float64), np.asarray(found[spec.name], np.float64)
-            at = f"{where}: output '{spec.name}' at {rows} rows"
-            if not np.isfinite(reference).all():
-                fix = "the model is broken for this input: run it in PyTorch to see where it appears"
-                raise InputError.mismatch(at, expected="finite numbers from PyTorch", found="NaN or infinity", fix=fix)
-            if spec is signature.score and reference.size != rows:
-                raise InputError.mismatch(at, expected=f"{rows} scores, one per row", found=f"{reference.size}")
-            if reference.shape != other.shape:
-                raise InputError.mismatch(at, expected=f"shape {list(reference.shape)} as in PyTorch", found=f"{list(other.shape)}")
-            difference = np.abs(other - reference)
-            absolute, relative = float(difference.max(initial=0.0)), float((difference / (np.abs(reference) + 1e-9)).max(initial=0.0))
-            worst_absolute, worst_relative = max(worst_absolute, absolute), max(worst_relative, relative)
-            if not (difference <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(reference)).all():
-                expected_text = f"ONNX Runtime within {ABSOLUTE_TOLERANCE:g} + {RELATIVE_TOLERANCE:g} |score| of PyTorch"
-                raise InputError.mismatch(
-                    at, expected=expected_text, found=f"a difference of {absolute:.3g} (relative {relative:.3g})", fix=_FIX
-                )
-        detail = f"{samples.note}: max absolute difference {worst_absolute:.2g}, relative {worst_relative:.2g} (allowed {_ALLOWED})"
-        checks.append(Check(name=f"ONNX Runtime agrees with PyTorch at {rows} rows", passed=True, detail=detail))
-    return tuple(checks)
+    worst = Difference()
+    for spec in signature.outputs:
+        where = f"{at}: output '{spec.name}'"
+        reference, other = np.asarray(expected[spec.name]), np.asarray(found[spec.name])
+        if reference.dtype.kind == "f" and (np.isnan(reference).any() or (spec.per_row and not np.isfinite(reference).all())):
+            fix = "the model is broken for this input: run it in PyTorch to see where it appears"
+            raise InputError.mismatch(where, expected="finite numbers from PyTorch", found="NaN or infinity", fix=fix)
+        if _without_ones(reference.shape) != _without_ones(other.shape):
+            raise InputError.mismatch(where, expected=f"shape {list(reference.shape)} as in PyTorch", found=f"{list(other.shape)}", fix=_FIX)
+        worst = _worse(worst, _of_output(reference, other.reshape(reference.shape), where))
+    return worst
 
 
-_ALLOWED = f"{ABSOLUTE_TOLERANCE:g} + {RELATIVE_TOLERANCE:g} |score|"
-_FIX = "the exported graph computes something else; look for branches on shapes or values in forward"
-
-
-def runs_everywhere(model: Runs, samples: Samples, signature: Signature, where: str) -> tuple[Check, ...]:
-    """For a model without a PyTorch original: it gives finite scores of the right shape at every number of rows."""
-    checks = []
-    for rows in ROWS_CHECKED:
-        score = _run(model, samples.rows(rows), where, rows)[signature.score.name]
-        if score.size != rows or not np.isfinite(score).all():
+def _of_output(reference: np.ndarray, other: np.ndarray, where: str) -> Difference:
+    if reference.dtype.kind != "f":
+        if not np.array_equal(reference, other):
+            unequal = int((reference != other).sum())
             raise InputError.mismatch(
-                f"{where}: output '{signature.score.name}'", expected=f"{rows} finite scores", found=f"{score.size}, or NaN"
+                where, expected="the values of PyTorch", found=f"{unequal} of {reference.size} that are not equal", fix=_FIX
             )
-        checks.append(Check(name=f"runs at {rows} rows", passed=True, detail=f"{samples.note}; no PyTorch original to compare with"))
-    return tuple(checks)
+        return Difference()
+    expected, found = reference.astype(np.float64), other.astype(np.float64)
+    same = expected == found  # infinities too
+    with np.errstate(invalid="ignore"):
+        gap = np.where(same, 0.0, np.abs(found - expected))
+        size = np.where(np.isfinite(expected), np.abs(expected), 0.0)
+    absolute, relative = float(gap.max(initial=0.0)), float((gap / (size + 1e-9)).max(initial=0.0))
+    if not (gap <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * size).all():
+        expected_text = f"ONNX Runtime within {ALLOWED} of PyTorch"
+        raise InputError.mismatch(where, expected=expected_text, found=f"a difference of {absolute:.3g} (relative {relative:.3g})", fix=_FIX)
+    return Difference(absolute=absolute, relative=relative)
+
+
+def _worse(first: Difference, second: Difference) -> Difference:
+    return Difference(absolute=max(first.absolute, second.absolute), relative=max(first.relative, second.relative))
+
+
+def _without_ones(shape: tuple[int, ...]) -> list[int]:
+    return [size for size in shape if size != 1]
 
 
 def change(parent: Runs, child: Runs, samples: Samples, signature: Signature, where: str) -> dict[str, float]:
-    """How a step moved the scores on up to 256 rows: max absolute difference, and Spearman's rank correlation where it is defined.
+    """How a step moved the outputs on up to 256 rows: max absolute difference, and Spearman's rank correlation of the scores if defined.
 
-    Raises RefusedStep when the child gives NaN, infinity or another number of scores than the parent; InputError when either fails to run.
+    Raises RefusedStep when the child gives NaN, infinity or other shapes than the parent; InputError when either fails to run.
     """
-    name = signature.score.name
+    before: dict[str, np.ndarray] = {}
+    after: dict[str, np.ndarray] = {}
     for rows in ROWS_CHECKED:
         feeds = samples.rows(rows)
-        before = _run(parent, feeds, f"{where}: before the step", rows)[name].astype(np.float64).reshape(-1)
-        after = _run(child, feeds, f"{where}: after the step", rows)[name].astype(np.float64).reshape(-1)
-        if before.shape != after.shape or not np.isfinite(after).all():
-            raise RefusedStep(
-                where, f"gives NaN, infinity or another number of scores at {rows} rows after the step", fix="exclude its nodes"
-            )
-    rows_compared = float(len(before))
-    numbers = {"max_abs_difference": float(np.abs(after - before).max()), "rows_compared": rows_compared}
-    correlation = spearman(before, after)
+        before = run(parent, feeds, f"{where}: before the step")
+        after = run(child, feeds, f"{where}: after the step")
+        for name, array in before.items():
+            if array.shape != after[name].shape or not np.isfinite(after[name][np.isfinite(array)]).all():
+                raise RefusedStep(where, f"gives NaN, infinity or another shape at {rows} rows after the step", fix="exclude its nodes")
+    moved = [np.abs(after[n].astype(np.float64) - a)[np.isfinite(a)].max(initial=0.0) for n, a in before.items()]
+    numbers = {"max_abs_difference": float(max(moved)), "rows_compared": float(ROWS_CHECKED[-1])}
+    if signature.score is None:
+        return numbers
+    correlation = spearman(signature.scores(before, where=where), signature.scores(after, where=where))
     return numbers if correlation is None else {**numbers, "spearman": correlation}
 
 
@@ -103,11 +115,23 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
     return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
 
 
-def _run(model: Runs, feeds: Mapping[str, np.ndarray], where: str, rows: int) -> dict[str, np.ndarray]:
+def run(model: Runs, feeds: Mapping[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
+    """The outputs of `model`; raises InputError, with the rows and the input that show it, when it fails."""
     try:
         return model.run(feeds)
     except Exception as error:  # each runtime raises its own types
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            where, f"fails at {rows} rows ({reason[:240]})", fix="check the input values (ids inside their tables) and shapes"
-        ) from error
+        rows = len(next(iter(feeds.values())))
+        fix = "check the input values (ids inside their tables) and shapes"
+        raise InputError(where, f"fails at {rows} {'row' if rows == 1 else 'rows'} ({reason[:240]}) on {shown(feeds)}", fix=fix) from error
+
+
+def shown(feeds: Mapping[str, np.ndarray]) -> str:
+    """The first row of an input, short enough for one line: `user 4, history [3, 5, 0, ...]`."""
+    parts = []
+    for name, array in feeds.items():
+        row = np.asarray(array[0])
+        values = [f"{value:.4g}" for value in row.reshape(-1)[:6]]
+        parts.append(f"{name} {values[0]}" if row.ndim == 0 else f"{name} [{', '.join(values)}{', ...' if row.size > len(values) else ''}]")
+    more = len(parts) - 8
+    return ", ".join(parts[:8]) + (f" and {more} more inputs" if more > 0 else "")

@@ -153,7 +153,8 @@ def _keep(exported: ModelArtifact, store: Store) -> None:
     with store.draft(manifest.name) as draft:
         for name in manifest.files:
             shutil.copyfile(exported.path / name, draft.folder / name)
-        draft.signature, draft.source, draft.steps, draft.checks = manifest.signature, manifest.source, manifest.steps, manifest.checks
+        draft.signature, draft.source, draft.steps = manifest.signature, manifest.source, manifest.steps
+        draft.checks, draft.warnings = manifest.checks, manifest.warnings
         draft.opset, draft.parameters = manifest.opset, manifest.parameters
         store.commit(draft)
 

@@ -7,26 +7,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
-from ..core.artifact import Check, ModelArtifact, ModelRef, StepRecord
-from ..core.errors import InputError, UnknownName
+from ..core.artifact import ModelArtifact, ModelRef, StepRecord
+from ..core.errors import InputError
 from ..core.progress import Progress, silent
 from ..core.requests import Requests
-from ..core.signature import Role, Signature
+from ..core.signature import Role
 from ..core.store import Draft, Store, check_name
-from ..runtime.archive import quiet
-from ..runtime.program import by_position, signature_of
 from ..runtime.session import SessionSettings
-from .loading import Graph, Module, Program, load_source
-from .samples import Samples, from_examples, from_requests, from_signature
+from .loading import Graph, Program, load_source
+from .samples import Samples, from_requests, from_signature
 
 if TYPE_CHECKING:
-    import torch
-
     from ..runtime.onnx_session import OnnxSession
+    from .conversion import Conversion, Fallback
+    from .loading import Module
 
-_STAGES = ("reading the model", "exporting", "converting to ONNX", "comparing with PyTorch")
+_STAGES = ("reading the model", "exporting", "comparing with PyTorch", "writing")
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user says about a model that its source does not."""
+
+    requests: Requests | None = None
+    request_inputs: tuple[str, ...] | None = None
+    example_inputs: object = None
+    score: str | None = None
+    fallback: Fallback | None = None
 
 
 def export(
@@ -38,120 +45,102 @@ def export(
     weights: Path | None = None,
     request_inputs: Sequence[str] | None = None,
     example_inputs: object = None,
+    score: str | None = None,
+    fallback: Fallback | None = None,
     trust_pickle: bool = False,
     progress: Progress = silent,
 ) -> ModelArtifact:
-    """Export `model` and check ONNX Runtime against PyTorch at 1, 2 and 256 rows; the artifact is written only when they agree.
+    """Export `model` and check ONNX Runtime against PyTorch at 1, 2, 7 and 256 rows; the artifact is written only when they agree.
 
-    `model` is a torch.nn.Module, the path of a torch.export archive or ONNX file, `module:factory` (with `weights`, a state_dict), or a
-    Source. Inputs named in `request_inputs`, or whose column in `requests` has one value per request, get the role `request`; without
-    either every input is a candidate input. Raises InputError (UntrustedError for files that would run code) with what to do.
+    `model` is a torch.nn.Module, the path of a model file of any kind, `module:factory` (with `weights`, a state_dict), or a Source.
+    `example_inputs` (needed for a module without requests) are positional arguments, a mapping by name, or the path of an .npz file; nested
+    containers become inputs named by their path. Inputs named in `request_inputs`, or whose column in `requests` has one value per request,
+    get the role `request`; without either every input is a candidate input. `score` chooses what candidates are ranked by, as `ctr` or
+    `output[1]`, where the first output is not one number per row. `fallback="torchscript"` converts through TorchScript what torch.export
+    cannot, where that is sound. Raises InputError (UntrustedError for files that would run code) with what to do.
     """
     check_name(name)
     target = Store.of(store)
-    real = None if requests is None else Requests.load(requests)
+    wishes = Wishes(
+        requests=None if requests is None else Requests.load(requests),
+        request_inputs=None if request_inputs is None else tuple(request_inputs),
+        example_inputs=example_inputs,
+        score=score,
+        fallback=fallback,
+    )
     progress(_STAGES[0], 0, len(_STAGES))
     source = load_source(model, weights=weights, trust_pickle=trust_pickle)
     with target.draft(name) as draft:
         draft.source = source.source
         if isinstance(source, Graph):
-            _adopt(draft, source, real, request_inputs)
+            _adopt(draft, source, wishes, progress)
         else:
-            progress(_STAGES[1], 1, len(_STAGES))
-            program = _program(source, real, request_inputs, example_inputs)
             where = str(model) if isinstance(model, str | Path) else source.source
-            _convert(draft, program, where=where, requests=real, request_inputs=request_inputs, progress=progress)
+            _convert(draft, source, wishes, where=where, progress=progress)
+        progress(_STAGES[3], 3, len(_STAGES))
+        artifact = target.commit(draft)
         progress(_STAGES[3], len(_STAGES), len(_STAGES))
-        return target.commit(draft)
+        return artifact
 
 
-def _program(
-    source: Program | Module, requests: Requests | None, request_inputs: Sequence[str] | None, example_inputs: object
-) -> torch.export.ExportedProgram:
-    from .tracing import trace  # noqa: PLC0415 - needs torch
+def _convert(draft: Draft, source: Module | Program, wishes: Wishes, *, where: str, progress: Progress) -> None:
+    """Write what `source` is as ONNX into `draft`, and check it against the original."""
+    from .export_checks import verify  # noqa: PLC0415 - scipy takes a moment
+    from .onnx_graph import opset_of, parameters_of, save  # noqa: PLC0415 - onnx takes a second
+    from .roles import with_roles  # noqa: PLC0415
 
-    return source.program if isinstance(source, Program) else trace(source, requests, request_inputs, example_inputs)
-
-
-def _convert(
-    draft: Draft,
-    program: torch.export.ExportedProgram,
-    *,
-    where: str,
-    requests: Requests | None,
-    request_inputs: Sequence[str] | None,
-    progress: Progress,
-) -> None:
-    """Write `program` into `draft` and check it."""
-    from ..runtime.torch_session import TorchSession  # noqa: PLC0415 - torch takes seconds
-    from .agreement import agree  # noqa: PLC0415
-    from .onnx_graph import opset_of, parameters_of, save, to_onnx, with_tables  # noqa: PLC0415 - onnx takes a second
-
-    bare = signature_of(program, where)
-    signature, roles_from = _with_roles(bare, requests, request_inputs, where)
+    progress(_STAGES[1], 1, len(_STAGES))
+    conversion, saved = _conversion(source, wishes, where)
+    roles = with_roles(conversion.signature, wishes.requests, wishes.request_inputs, saved, where)
+    draft.signature = roles.signature if wishes.score is None else roles.signature.with_score(wishes.score, where=where)
+    draft.opset, draft.parameters = opset_of(conversion.graph), parameters_of(conversion.graph)
+    save(conversion.graph, draft.model_path)
     progress(_STAGES[2], 2, len(_STAGES))
-    graph = to_onnx(program, signature, where)
-    draft.signature = with_tables(signature, graph)
-    draft.opset, draft.parameters = opset_of(graph), parameters_of(graph)
-    save(graph, draft.model_path)
-    progress(_STAGES[3], 3, len(_STAGES))
-    samples = _samples(draft.signature, requests, program)
-    ref = ModelRef(name=draft.name, digest="", runtime="pytorch", size_bytes=0)
-    with quiet():
-        reference = TorchSession.of_module(by_position(program, program.module(check_guards=False)), draft.signature, ref)
-    draft.checks = agree(reference, _onnx(draft), samples, draft.signature, where)
-    draft.steps = (_record(draft, samples, draft.checks, roles_from),)
+    samples = conversion.samples(wishes.requests, draft.signature)
+    resized, rigid = conversion.resized()
+    found = verify(conversion.session(draft.signature), _onnx(draft), samples, resized, draft.signature, where)
+    declared = tuple(f"{dim} is declared to vary, but PyTorch runs in no other size of it" for dim in rigid)
+    draft.checks = found.checks
+    draft.warnings = (*conversion.notes, *found.warnings, *declared, *((roles.suggestion,) if roles.suggestion else ()))
+    draft.steps = (_record(draft, samples, roles.origin),)
 
 
-def _adopt(draft: Draft, source: Graph, requests: Requests | None, request_inputs: Sequence[str] | None) -> None:
+def _conversion(source: Module | Program, wishes: Wishes, where: str) -> tuple[Conversion, dict[str, Role]]:
+    from .conversion import convert_module, convert_program  # noqa: PLC0415 - torch takes seconds
+    from .examples import examples_for  # noqa: PLC0415
+
+    if isinstance(source, Program):
+        return convert_program(source, where, wishes.requests), {}
+    examples = examples_for(
+        source.module,
+        where=where,
+        given=wishes.example_inputs,
+        requests=wishes.requests,
+        request_inputs=wishes.request_inputs,
+    )
+    return convert_module(source, examples, where, wishes.fallback), {}
+
+
+def _adopt(draft: Draft, source: Graph, wishes: Wishes, progress: Progress) -> None:
     """Take a model that is ONNX already."""
-    from .agreement import runs_everywhere  # noqa: PLC0415
+    from .export_checks import runs_everywhere  # noqa: PLC0415 - scipy takes a moment
     from .onnx_graph import load, opset_of, parameters_of, save, signature_from_graph, with_tables  # noqa: PLC0415 - onnx takes a second
+    from .roles import with_roles  # noqa: PLC0415
 
     where = str(source.path)
     graph = load(source.path)
-    signature, roles_from = _with_roles(signature_from_graph(graph, where), requests, request_inputs, where)
-    draft.signature = with_tables(signature, graph)
+    roles = with_roles(signature_from_graph(graph, where), wishes.requests, wishes.request_inputs, {}, where)
+    signature = with_tables(roles.signature, graph)
+    draft.signature = signature if wishes.score is None else signature.with_score(wishes.score, where=where)
     draft.opset, draft.parameters = opset_of(graph), parameters_of(graph)
     save(graph, draft.model_path)
-    samples = from_requests(requests, draft.signature) if requests is not None else from_signature(draft.signature)
+    progress(_STAGES[2], 2, len(_STAGES))
+    samples = from_requests(wishes.requests, draft.signature) if wishes.requests is not None else from_signature(draft.signature)
     draft.checks = runs_everywhere(_onnx(draft), samples, draft.signature, where)
-    record = _record(draft, samples, draft.checks, roles_from)
+    draft.warnings = (roles.suggestion,) if roles.suggestion else ()
+    record = _record(draft, samples, roles.origin)
     # Says that nothing was compared with PyTorch, also where an export gave the very same file.
     draft.steps = (msgspec.structs.replace(record, settings={**record.settings, "adopted": True}),)
-
-
-def _with_roles(signature: Signature, requests: Requests | None, request_inputs: Sequence[str] | None, where: str) -> tuple[Signature, str]:
-    """`signature` with roles, checked against the requests, and where the roles come from."""
-    roles: dict[str, Role] = {}
-    names = [s.name for s in signature.inputs]
-    if request_inputs is not None:
-        for name in request_inputs:
-            if name not in names:
-                raise UnknownName(where, "input", name, names, fix="see --request-inputs")
-        roles = {name: "request" if name in request_inputs else "candidate" for name in names}
-        origin = "roles as given"
-    elif requests is not None:
-        roles = requests.roles({s.name: len(s.shape) for s in signature.inputs})
-        origin = "roles from the columns of the requests"
-    else:
-        origin = "roles unknown, every input taken as a candidate input (always right in layout rows)"
-    inputs = tuple(msgspec.structs.replace(s, role=roles.get(s.name, "candidate")) for s in signature.inputs)
-    known = msgspec.structs.replace(signature, inputs=inputs)
-    if requests is not None:
-        requests.check(known)
-    return known, origin
-
-
-def _samples(signature: Signature, requests: Requests | None, program: torch.export.ExportedProgram) -> Samples:
-    if requests is not None:
-        return from_requests(requests, signature)
-    if program.example_inputs is None:
-        return from_signature(signature)
-    args, kwargs = program.example_inputs
-    arrays: list[np.ndarray] = [tensor.detach().cpu().numpy() for tensor in (*args, *kwargs.values())]
-    feeds = dict(zip([s.name for s in signature.inputs], arrays, strict=True))
-    return from_examples(feeds, note="example inputs of the model, rows redrawn")
 
 
 def _onnx(draft: Draft) -> OnnxSession:
@@ -163,6 +152,7 @@ def _onnx(draft: Draft) -> OnnxSession:
     return OnnxSession(load_onnx(draft.model_path, SessionSettings()), draft.signature, ref)
 
 
-def _record(draft: Draft, samples: Samples, checks: Sequence[Check], roles_from: str) -> StepRecord:
-    summary = f"opset {draft.opset}, {draft.parameters:,} parameters; {roles_from}; checked on {samples.note} ({len(checks)} sizes)"
+def _record(draft: Draft, samples: Samples, roles_from: str) -> StepRecord:
+    checked = f"checked on {samples.note} ({len(draft.checks)} checks)"
+    summary = f"opset {draft.opset}, {draft.parameters:,} parameters; {roles_from}; {checked}"
     return StepRecord(kind="export", settings={"dynamic_rows": True}, summary=summary)

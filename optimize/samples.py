@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -12,6 +12,7 @@ from ..core.requests import Requests
 from ..core.signature import Signature
 
 POOL_ROWS = 1024
+_REDRAWN_ROWS = 256
 
 
 class Samples(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,8 +23,7 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
 
     def rows(self, count: int) -> dict[str, np.ndarray]:
         """The first `count` rows, the pool repeated when it is smaller."""
-        available = len(next(iter(self.pool.values())))
-        index = np.arange(count) % available
+        index = np.arange(count) % self.size
         return {name: np.ascontiguousarray(array[index]) for name, array in self.pool.items()}
 
     @property
@@ -38,11 +38,18 @@ def from_requests(requests: Requests, signature: Signature) -> Samples:
     )
 
 
-def from_examples(feeds: Mapping[str, np.ndarray], *, note: str, seed: int = 0) -> Samples:
-    """Each input's example rows, redrawn independently so that even four examples make many combinations."""
+def from_examples(
+    feeds: Mapping[str, np.ndarray], runs: Callable[[Mapping[str, np.ndarray]], bool], *, note: str, seed: int = 0
+) -> Samples:
+    """The example rows, and rows whose inputs are drawn independently from them, so that even four examples make many combinations.
+
+    Inputs may depend on one another (a history and its length); where the model does not run on such combinations (`runs` says so), the
+    rows stay as they are.
+    """
     random = np.random.default_rng(seed)
-    pool = {name: array[random.integers(0, len(array), 256)] for name, array in feeds.items()}
-    return Samples(pool=pool, note=note)
+    redrawn = {name: array[random.integers(0, len(array), _REDRAWN_ROWS)] for name, array in feeds.items()}
+    both = {name: np.concatenate([array, redrawn[name]]) for name, array in feeds.items()}
+    return Samples(pool=both, note=f"{note}, also recombined") if runs(both) else Samples(pool=dict(feeds), note=note)
 
 
 def from_signature(signature: Signature, *, seed: int = 0) -> Samples:

@@ -1,165 +1,229 @@
-"""From a module in memory to an exported program: example inputs, and which dimensions vary."""
+"""From a module in memory to an exported program: which dimensions vary, and torch.export's modes in turn."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import msgspec
 
-from ..core.errors import InputError, UnknownName
-from ..core.requests import Requests
-from ..core.signature import InputSpec, Role, Signature
+from ..core.errors import InputError
+from ..core.signature import Signature
 from ..runtime.archive import quiet
-from .loading import Module
-from .samples import Samples, from_requests
+from ..runtime.calling import Calling, calling_of, calling_of_program, flat_module
+from ..runtime.program import ROWS
+from .examples import Examples, arranged, parameters_of, same_rows, take_rows
+from .loading import Module, Program
+from .samples import Samples
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from torch.utils._pytree import TreeSpec
 
-_DTYPES = {"i": "int64", "u": "int64", "b": "bool", "f": "float32"}
+Axis = tuple[str, int]
 
 
-def trace(
-    source: Module, requests: Requests | None, request_inputs: Sequence[str] | None, example_inputs: object
-) -> torch.export.ExportedProgram:
-    """Export `source` with rows that vary; other dimensions vary where the requests show that they do.
+class Original(msgspec.Struct, frozen=True, kw_only=True):
+    """A module that is known to run, and how: `examples` are its flat inputs by name, all with the same number of rows.
 
-    Example inputs are `example_inputs` (tensors by position or by name) or rows of the requests. Raises InputError when neither is given or
-    when the model fixes its number of rows.
+    `varying` are the axes, besides rows, that the module takes in other sizes too.
     """
+
+    module: torch.nn.Module
+    where: str
+    calling: Calling
+    examples: dict[str, torch.Tensor]
+    varying: frozenset[Axis] = frozenset()
+
+    @property
+    def forward(self) -> Callable[..., list[torch.Tensor]]:
+        """The module as a function of flat tensors; it gets copies, so that a forward that writes into its inputs harms nobody."""
+        flat = self.calling.flat(self.module)
+        return lambda *tensors: flat(*(tensor.clone() for tensor in tensors))
+
+    def outputs(self, tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """What the module returns for these inputs, flattened."""
+        import torch  # noqa: PLC0415 - takes seconds
+
+        with quiet(), torch.no_grad():
+            return self.forward(*tensors.values())
+
+    def output_structure(self) -> TreeSpec:
+        """How the flat outputs were laid out."""
+        import torch  # noqa: PLC0415 - takes seconds
+        from torch.utils._pytree import tree_structure  # noqa: PLC0415
+
+        args, kwargs = self.calling.arguments([tensor.clone() for tensor in self.examples.values()])
+        with quiet(), torch.no_grad():
+            return tree_structure(self.module(*args, **kwargs))
+
+    def runs_on(self, feeds: Mapping[str, np.ndarray]) -> bool:
+        """Whether the module runs on `feeds` and gives no NaN."""
+        import torch  # noqa: PLC0415 - takes seconds
+
+        tensors = {name: torch.from_numpy(feeds[name]) for name in self.examples}
+        return why_it_fails(self, tensors) is None and not any(t.isnan().any() for t in self.outputs(tensors) if t.is_floating_point())
+
+    def at_rows(self, rows: int) -> dict[str, torch.Tensor]:
+        """The examples with this number of rows."""
+        return {name: take_rows(tensor, rows) for name, tensor in self.examples.items()}
+
+
+def original_of(
+    module: torch.nn.Module,
+    examples: Examples,
+    where: str,
+    *,
+    names: tuple[str, ...] | None = None,
+    varying: frozenset[Axis] | None = None,
+) -> Original:
+    """`module` in evaluation mode, run once on its examples; `varying` is found by trying other sizes where it is not given.
+
+    Inputs are called `names`, or by their paths. Raises InputError when the arguments do not fit the forward, or when it fails on them.
+    """
+    _to_evaluation(module)
+    calling = calling_of(examples.args, examples.kwargs, parameters_of(module), where=where)
+    calling = msgspec.structs.replace(calling, names=names or calling.names)
+    tensors = [leaf for leaf in _leaves(examples) if hasattr(leaf, "ndim")]
+    if not tensors:
+        raise InputError.mismatch(f"{where}: example inputs", expected="tensors", found="none")
+    flat = same_rows(dict(zip(calling.names, tensors, strict=True)), where)
+    original = Original(module=module, where=where, calling=calling, examples=flat)
+    failure = why_it_fails(original, flat)
+    if failure is not None:
+        fix = "call the model with these inputs in PyTorch: it must run on the CPU, in evaluation mode"
+        raise InputError(where, f"fails on its example inputs ({failure})", fix=fix)
+    return msgspec.structs.replace(original, varying=varying if varying is not None else frozenset(_varying(original)))
+
+
+def why_it_fails(original: Original, tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """Why the module does not run on `tensors`, in one line; None when it does."""
     import torch  # noqa: PLC0415 - takes seconds
 
-    names = _forward_names(source)
-    varying: set[tuple[str, int]] = set()
-    if example_inputs is not None:
-        examples = _named_examples(example_inputs, names, source.where)
-    elif requests is not None:
-        signature, varying = _guess(requests, names, request_inputs, source.where)
-        examples = {n: torch.from_numpy(a) for n, a in from_requests(requests, signature).rows(7).items()}
-    else:
-        fix = "give --requests sample.parquet (or example_inputs=...), or save the model with torch.export.save"
-        raise InputError.mismatch(source.where, expected="example inputs to export a module with", found="none", fix=fix)
-    return _export(source, examples, varying)
+    with quiet(), torch.no_grad():
+        try:
+            original.forward(*tensors.values())
+        except Exception as error:  # the user's forward may raise anything
+            return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    return None
 
 
-def trace_like(source: Module, signature: Signature, samples: Samples) -> torch.export.ExportedProgram:
-    """Export `source` once more, for a signature that is known and with sample rows at hand."""
+def other_size(original: Original, axes: Sequence[Axis]) -> dict[str, torch.Tensor] | None:
+    """Examples whose `axes` are one shorter, or one longer, on which the module runs: as many rows as it can; None when it never does."""
+    for length in (-1, 1):
+        resized = {
+            name: _resized(tensor, [axis for owner, axis in axes if owner == name], length) for name, tensor in original.examples.items()
+        }
+        if why_it_fails(original, resized) is None:
+            return resized
+        # A row may speak of the length itself, as `history_length` does: then only shorter histories fit.
+        fitting = [row for row in range(len(next(iter(resized.values())))) if _runs_alone(original, resized, row)]
+        if fitting:
+            return {name: tensor[fitting] for name, tensor in resized.items()}
+    return None
+
+
+def trace(original: Original) -> torch.export.ExportedProgram:
+    """Export with rows and the varying axes dynamic: without Dynamo, then with it, then with fewer axes dynamic.
+
+    Raises the first error, as PyTorch raised it, when every way fails.
+    """
+    first: Exception | None = None
+    for varying, strict in _attempts(original):
+        with quiet():
+            try:
+                return _export(original, varying, strict=strict)
+            except Exception as error:  # noqa: BLE001 - torch.export and the user's forward may raise anything
+                first = first or error
+    if first is None:
+        raise AssertionError("there is always a way to try")
+    raise first
+
+
+def trace_flat(source: Module | Program, signature: Signature, samples: Samples) -> torch.export.ExportedProgram:
+    """Export `source` once more as a function of flat tensors, for a signature that is known and with sample rows at hand."""
     import torch  # noqa: PLC0415 - takes seconds
 
     rows = samples.rows(7)
-    examples = {spec.name: torch.from_numpy(rows[spec.name]) for spec in signature.inputs}
-    varying = {(spec.name, axis) for spec in signature.inputs for axis, dim in enumerate(spec.shape) if axis and isinstance(dim, str)}
-    return _export(source, examples, varying)
-
-
-def _export(source: Module, examples: dict[str, torch.Tensor], varying: set[tuple[str, int]]) -> torch.export.ExportedProgram:
-    import torch  # noqa: PLC0415 - takes seconds
-
-    rows = torch.export.Dim("rows", min=1)
-    shapes = {
-        name: {axis: rows if axis == 0 else torch.export.Dim.AUTO for axis in range(array.ndim) if axis == 0 or (name, axis) in varying}
-        for name, array in examples.items()
-    }
-    module = source.module.eval()
-    # By position where nothing is left out between: programs with keyword arguments are harder to use.
-    names = _forward_names(source)
-    positional = list(examples) == names[: len(examples)]
-    args, kwargs = (tuple(examples.values()), {}) if positional else ((), dict(examples))
-    with quiet():
-        try:
-            return torch.export.export(module, args, kwargs=kwargs, dynamic_shapes=shapes, strict=False)
-        except Exception as error:  # the user's forward may raise anything
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-            reason = next((line for line in lines if "rows" in line and "constant" in line), lines[0])
-            fix = "the model must work for any number of rows and without Python branches on its inputs"
-            raise InputError(source.where, f"torch.export cannot export it ({reason[:300]})", fix=fix) from error
-
-
-def _forward_names(source: Module) -> list[str]:
-    parameters = inspect.signature(source.module.forward).parameters.values()
-    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
-        raise InputError.mismatch(f"{source.where}: forward", expected="named tensor arguments", found="*args or **kwargs", fix="name them")
-    return [p.name for p in parameters]
-
-
-def _named_examples(given: object, names: Sequence[str], where: str) -> dict[str, torch.Tensor]:
-    import torch  # noqa: PLC0415 - takes seconds
-
-    if isinstance(given, Mapping):
-        pairs = dict(given)
+    tensors = {spec.name: torch.from_numpy(rows[spec.name]) for spec in signature.inputs}
+    if isinstance(source, Program):
+        module, calling = source.program.module(check_guards=False), calling_of_program(source.program, where=source.source)
     else:
-        values = list(given) if isinstance(given, tuple | list) else [given]
-        pairs = dict(zip(names, values, strict=False))
-    for name, value in pairs.items():
-        if name not in names:
-            raise UnknownName(f"{where}: forward", "input", name, names)
-        if not isinstance(value, torch.Tensor) or value.ndim == 0:
-            raise InputError.mismatch(f"{where}: example input '{name}'", expected="a tensor [rows, ...]", found=type(value).__name__)
-        if len(value) == 1:
-            # One row would tell torch.export that there is always one.
-            pairs[name] = value.repeat_interleave(2, dim=0)
-    return {name: pairs[name] for name in names if name in pairs}
+        parameters = parameters_of(source.module)
+        examples = arranged(tensors, parameters, source.where, note=samples.note)
+        module, calling = source.module, calling_of(examples.args, examples.kwargs, parameters, where=source.where)
+    flat = Examples(args=tuple(tensors.values()), kwargs={}, note=samples.note)
+    return trace(original_of(flat_module(module, calling), flat, source.source, names=tuple(tensors), varying=varying_axes(signature)))
 
 
-def _guess(
-    requests: Requests, names: Sequence[str], request_inputs: Sequence[str] | None, where: str
-) -> tuple[Signature, set[tuple[str, int]]]:
-    """A signature that fits the requests' columns, and the dimensions whose size differs between requests."""
-    columns = requests.input_columns
-    for name in columns:
-        if name not in names:
-            raise UnknownName(requests.source, "column", name, [*names], fix=f"forward of {where} takes {', '.join(names)}")
-    used = [name for name in names if name in columns]
-    if not used:
-        raise InputError.mismatch(requests.source, expected=f"a column per input of {where} ({', '.join(names)})", found="none of them")
-    for name in request_inputs or ():
-        if name not in columns:
-            raise UnknownName(requests.source, "request input", name, columns)
-    values = {name: requests.table[name].to_pylist() for name in used}
-    counts = [len(v) for v in requests.labels] if requests.labels is not None else None
-    specs, varying = [], set()
-    for name in used:
-        role = _guess_role(name, values[name], counts, request_inputs, requests.source)
-        sizes: list[set[int]] = []
-        kinds: set[str] = set()
-        for value in values[name]:
-            array = _array(value if role == "candidate" else [value], f"{requests.source}: column '{name}'")
-            kinds.add(array.dtype.kind)
-            for axis, size in enumerate(array.shape[1:]):
-                sizes.extend([set()] * (axis + 1 - len(sizes)))
-                sizes[axis] = sizes[axis] | {size}
-        dtype = "float32" if "f" in kinds else _DTYPES.get(next(iter(kinds), "O"), "")
-        if not dtype:
-            raise InputError.mismatch(
-                f"{requests.source}: column '{name}'", expected="numbers", found="text, ragged lists or missing values"
-            )
-        varying |= {(name, axis + 1) for axis, found in enumerate(sizes) if len(found) > 1}
-        shape = ("rows", *(next(iter(found)) if len(found) == 1 else f"{name}_{axis + 1}" for axis, found in enumerate(sizes)))
-        specs.append(InputSpec(name=name, dtype=dtype, shape=shape, role=role))
-    return Signature(inputs=tuple(specs), outputs=()), varying
+def varying_axes(signature: Signature) -> frozenset[Axis]:
+    """The axes of the inputs, besides rows, that have no fixed size."""
+    return frozenset((spec.name, axis) for spec in signature.inputs for axis, dim in enumerate(spec.shape) if axis and isinstance(dim, str))
 
 
-def _array(value: object, where: str) -> np.ndarray:
+def _attempts(original: Original) -> Iterator[tuple[frozenset[Axis], bool]]:
+    for varying in (original.varying, frozenset[Axis]()) if original.varying else (original.varying,):
+        yield varying, False
+        yield varying, True
+
+
+def _export(original: Original, varying: frozenset[Axis], *, strict: bool) -> torch.export.ExportedProgram:
+    import torch  # noqa: PLC0415 - takes seconds
+
+    rows = torch.export.Dim(ROWS, min=1)
+    shapes = [
+        {axis: rows if axis == 0 else torch.export.Dim.AUTO for axis in range(tensor.ndim) if axis == 0 or (name, axis) in varying}
+        for name, tensor in original.examples.items()
+    ]
+    args, kwargs = original.calling.arguments([tensor.clone() for tensor in original.examples.values()])
+    shape_args, shape_kwargs = original.calling.shapes(shapes)
+    bound: dict[str, Any] = dict(inspect.signature(original.module.forward).bind(*shape_args, **shape_kwargs).arguments)
+    with torch.no_grad():
+        return torch.export.export(original.module, args, kwargs=kwargs, dynamic_shapes=bound, strict=strict)
+
+
+def _to_evaluation(module: torch.nn.Module) -> None:
+    """Evaluation mode; the module of an exported program is in it for good and refuses to be asked."""
     try:
-        return np.asarray(value)
-    except ValueError:
-        fix = "pad the lists of one request to one length"
-        raise InputError.mismatch(where, expected="lists of one length within a request", found="ragged lists", fix=fix) from None
+        module.eval()
+    except NotImplementedError:
+        return
 
 
-def _guess_role(
-    name: str, values: Sequence[object], counts: Sequence[int] | None, request_inputs: Sequence[str] | None, where: str
-) -> Role:
-    """A column of lists is a candidate input when its lists are as long as the labels, or when the user says so by not listing it."""
-    if request_inputs is not None:
-        return "request" if name in request_inputs else "candidate"
-    if not isinstance(values[0], list):
-        return "request"
-    if counts is None:
-        fix = "say which inputs have one value per request: --request-inputs user,history"
-        raise InputError.mismatch(
-            f"{where}: column '{name}'", expected="a column 'label' to count the candidates by", found="none", fix=fix
-        )
-    return "candidate" if [len(v) for v in values if isinstance(v, list)] == list(counts) else "request"
+def _leaves(examples: Examples) -> list[Any]:
+    from torch.utils._pytree import tree_leaves  # noqa: PLC0415 - torch takes seconds
+
+    return tree_leaves((examples.args, examples.kwargs))
+
+
+def _varying(original: Original) -> set[Axis]:
+    """The axes besides rows that may have another size: axes of one size are tried together, as a history and its mask are."""
+    groups: dict[int, list[Axis]] = {}
+    for name, tensor in original.examples.items():
+        for axis in range(1, tensor.ndim):
+            if tensor.shape[axis] > 1:
+                groups.setdefault(tensor.shape[axis], []).append((name, axis))
+    found: set[Axis] = set()
+    for axes in groups.values():
+        if other_size(original, axes) is not None:
+            found.update(axes)
+        elif len(axes) > 1:
+            found.update(axis for axis in axes if other_size(original, [axis]) is not None)
+    return found
+
+
+def _resized(tensor: torch.Tensor, axes: Sequence[int], length: int) -> torch.Tensor:
+    """One entry less at the end of every axis, or the last one twice."""
+    import torch  # noqa: PLC0415 - takes seconds
+
+    for axis in axes:
+        size = tensor.shape[axis]
+        tensor = tensor.narrow(axis, 0, size - 1) if length < 0 else torch.cat([tensor, tensor.narrow(axis, size - 1, 1)], dim=axis)
+    return tensor
+
+
+def _runs_alone(original: Original, tensors: dict[str, torch.Tensor], row: int) -> bool:
+    """Whether the module runs on this row; it is given twice, as some modules fail on a single row whatever it holds."""
+    return why_it_fails(original, {name: tensor[[row, row]] for name, tensor in tensors.items()}) is None

@@ -43,8 +43,8 @@ class Session(Protocol):
 
 def scores_of(session: Session, feeds: Mapping[str, np.ndarray], *, where: str) -> np.ndarray:
     """Ranking scores, float64 `[candidates]`; raises InputError when the model gives NaN, infinity or another number of scores."""
-    name = session.signature.score.name
-    scores = np.asarray(session.run(feeds)[name], dtype=np.float64).reshape(-1)
+    scores = session.signature.scores(session.run(feeds), where=where)
+    name = session.signature.outputs[0].name if session.signature.score is None else session.signature.score.text
     expected = max(len(array) for array in feeds.values())
     if len(scores) != expected:
         raise InputError.mismatch(f"{where}: output '{name}'", expected=f"{expected} scores", found=f"{len(scores)}")

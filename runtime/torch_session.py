@@ -13,7 +13,8 @@ from ..core.errors import InputError
 from ..core.files import sha256_of
 from ..core.signature import Signature
 from .archive import open_archive, quiet
-from .program import by_position, signature_of
+from .calling import calling_of_program, flat_outputs
+from .program import signature_of
 from .session import SessionSettings
 
 
@@ -44,12 +45,12 @@ class TorchSession:
             raise InputError.mismatch(str(path), expected=f"the inputs {expected}", found=", ".join(s.name for s in found.inputs))
         ref = ModelRef(name=path.stem, digest=sha256_of(path), runtime="pytorch", size_bytes=path.stat().st_size)
         with quiet():
-            module = by_position(program, program.module(check_guards=False))
-        return cls.of_module(module, signature or found, ref)
+            module = program.module(check_guards=False)
+        return cls.of_module(calling_of_program(program, where=str(path)).flat(module), signature or found, ref)
 
     @classmethod
     def of_module(cls, module: Callable[..., object], signature: Signature, ref: ModelRef) -> TorchSession:
-        """A session over a module in memory whose forward takes the signature's inputs by position, in order."""
+        """A session over a function that takes the signature's inputs by position, in order, and returns its outputs."""
         return cls(module, signature, ref)
 
     @property
@@ -63,5 +64,4 @@ class TorchSession:
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.inference_mode():
             found = self._forward(*(torch.from_numpy(feeds[s.name]) for s in self._signature.inputs))
-        tensors = [found] if isinstance(found, torch.Tensor) else list(found) if isinstance(found, tuple | list) else []
-        return {name: tensor.detach().numpy() for name, tensor in zip(self._outputs, tensors, strict=True)}
+        return {name: tensor.detach().numpy() for name, tensor in zip(self._outputs, flat_outputs(found), strict=True)}

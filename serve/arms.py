@@ -192,14 +192,14 @@ def load_arms(experiment: Experiment, store: Store) -> dict[str, LoadedArm]:
 
 def _check_agreement(experiment: Experiment, arms: Mapping[str, LoadedArm]) -> None:
     """Raise InputError unless a client can talk to every arm in the same words."""
-    score = arms[experiment.control].signature.score.name
+    score = _score_of(experiment.control, arms[experiment.control].signature)
     seen: dict[str, str] = {}
     for name, arm in arms.items():
-        if arm.signature.score.name != score:
+        if _score_of(name, arm.signature) != score:
             raise InputError.mismatch(
                 f"arm '{name}': score output",
                 expected=f"'{score}', as in the control",
-                found=f"'{arm.signature.score.name}'",
+                found=f"'{_score_of(name, arm.signature)}'",
                 fix="export it again",
             )
         if seen.setdefault(arm.version, name) != name:
@@ -216,6 +216,15 @@ def _check_agreement(experiment: Experiment, arms: Mapping[str, LoadedArm]) -> N
             raise InputError.mismatch(
                 "item", expected=f"an integer candidate input with one value per row (candidates: {known})", found=experiment.item
             )
+
+
+def _score_of(arm: str, signature: Signature) -> str:
+    """What candidates are ranked by, as text; raises InputError for a model that does not say."""
+    if signature.score is None:
+        found = ", ".join(f"{o.name} {list(o.shape)}" for o in signature.outputs)
+        fix = "export the model with --score OUTPUT or --score 'OUTPUT[COLUMN]'"
+        raise InputError.mismatch(f"arm '{arm}'", expected="an output with one score per row", found=found, fix=fix)
+    return signature.score.text
 
 
 def warm_up(arm: LoadedArm, rows: tuple[int, ...] = WARM_UP_ROWS) -> None:

@@ -1,0 +1,189 @@
+"""From whatever PyTorch has to an ONNX graph, with the original kept beside it to compare with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+import numpy as np
+
+from ..core.artifact import ModelRef
+from ..core.errors import InputError
+from ..core.requests import Requests
+from ..core.signature import Dim, InputSpec, OutputSpec, Signature
+from ..runtime.archive import quiet
+from ..runtime.calling import calling_of_program, output_names
+from ..runtime.program import ROWS, signature_of
+from .examples import Examples
+from .loading import Module, Program
+from .onnx_graph import to_onnx, with_tables
+from .samples import Samples, from_examples, from_requests, from_signature
+from .tracing import Axis, Original, original_of, other_size, trace, varying_axes
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from ..runtime.torch_session import TorchSession
+
+Fallback = Literal["torchscript"]
+
+
+class Conversion(msgspec.Struct, frozen=True, kw_only=True):
+    """An ONNX graph and the PyTorch model it was made from.
+
+    `examples_note` says where the example rows come from, `notes` how the graph was made where that is not the usual way.
+    """
+
+    graph: ir.Model
+    signature: Signature
+    original: Original
+    examples_note: str
+    notes: tuple[str, ...] = ()
+
+    def session(self, signature: Signature) -> TorchSession:
+        """The original behind the Session protocol."""
+        from ..runtime.torch_session import TorchSession  # noqa: PLC0415 - torch takes seconds
+
+        ref = ModelRef(name=self.original.where, digest="", runtime="pytorch", size_bytes=0)
+        return TorchSession.of_module(self.original.forward, signature, ref)
+
+    def samples(self, requests: Requests | None, signature: Signature) -> Samples:
+        """Rows to check on: those of the requests, else the example inputs, also recombined."""
+        if requests is not None:
+            return from_requests(requests, signature)
+        feeds = {name: tensor.numpy() for name, tensor in self.original.examples.items()}
+        return from_examples(feeds, self.original.runs_on, note=self.examples_note)
+
+    def resized(self) -> tuple[dict[str, dict[str, np.ndarray]], tuple[str, ...]]:
+        """Feeds with another size of every dimension that varies besides rows, and the dimensions PyTorch takes in no other size."""
+        found: dict[str, dict[str, np.ndarray]] = {}
+        rigid = []
+        for dim in dict.fromkeys(d for spec in self.signature.inputs for d in spec.shape[1:] if isinstance(d, str)):
+            axes = [(spec.name, axis) for spec in self.signature.inputs for axis, d in enumerate(spec.shape) if d == dim]
+            tensors = other_size(self.original, axes)
+            if tensors is None:
+                rigid.append(dim)
+            else:
+                found[dim] = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in tensors.items()}
+        return found, tuple(rigid)
+
+
+def convert_program(source: Program, where: str, requests: Requests | None) -> Conversion:
+    """A torch.export program; where it brings no example inputs, rows are taken from the requests or generated from its signature."""
+    calling = calling_of_program(source.program, where=where)
+    bare = signature_of(source.program, where)
+    rewritten, notes = source.program, ()
+    graph = to_onnx(rewritten, bare, where)
+    signature = with_tables(bare, graph)
+    tensors, note = _program_examples(source.program, signature, requests)
+    args, kwargs = calling.arguments(tensors)
+    with quiet():
+        module = source.program.module(check_guards=False)
+    examples = Examples(args=args, kwargs=kwargs, note=note)
+    original = original_of(module, examples, where, names=calling.names, varying=varying_axes(signature))
+    return Conversion(graph=graph, signature=signature, original=original, examples_note=note, notes=notes)
+
+
+def convert_module(source: Module, examples: Examples, where: str, fallback: Fallback | None) -> Conversion:
+    """A module in memory: through torch.export, or through TorchScript where that is asked for or all there is.
+
+    Raises InputError that names the line of the model that stands in the way, and what to write instead.
+    """
+    import torch  # noqa: PLC0415 - takes seconds
+
+    original = original_of(source.module, examples, where)
+    if isinstance(source.module, torch.jit.ScriptModule):
+        return _through_torchscript(original, examples, ())
+    try:
+        program = trace(original)
+    except Exception as error:  # torch.export and the user's forward may raise anything
+        if fallback is None:
+            raise _explained(error, original, where) from error
+        return _through_torchscript(original, examples, (f"torch.export could not: {_first_line(error)}",))
+    rewritten, notes = program, ()
+    bare = signature_of(program, where)
+    try:
+        graph = to_onnx(rewritten, bare, where)
+    except InputError as error:
+        if fallback is None:
+            raise
+        return _through_torchscript(original, examples, (f"torch.onnx could not: {error.problem}",))
+    fixed = sorted(original.varying - varying_axes(bare))
+    if fixed:
+        notes = (*notes, f"fixed although PyTorch takes other sizes: {', '.join(f'{name} axis {axis}' for name, axis in fixed)}")
+    return Conversion(
+        graph=graph, signature=with_tables(bare, graph), original=original, examples_note=examples.note, notes=notes
+    )
+
+
+def _through_torchscript(original: Original, examples: Examples, notes: tuple[str, ...]) -> Conversion:
+    from .torchscript import script_or_trace, script_to_onnx  # noqa: PLC0415 - torch takes seconds
+
+    bare = _signature_by_running(original)
+    args, kwargs = original.calling.arguments([t.clone() for t in original.examples.values()])
+    script, how = script_or_trace(original.module, args, kwargs)
+    graph = script_to_onnx(script, original.calling, original.examples, bare, where=original.where)
+    signature = with_tables(bare, graph)
+    return Conversion(graph=graph, signature=signature, original=original, examples_note=examples.note, notes=(*notes, f"{how} by TorchScript"))
+
+
+def _explained(error: BaseException, original: Original, where: str) -> InputError:
+    return InputError(where, f"torch.export cannot export it ({_first_line(error)})")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _program_examples(
+    program: torch.export.ExportedProgram, signature: Signature, requests: Requests | None
+) -> tuple[list[torch.Tensor], str]:
+    """Example tensors in the signature's order, and where they come from."""
+    import torch  # noqa: PLC0415 - takes seconds
+    from torch.utils._pytree import tree_leaves  # noqa: PLC0415
+
+    if program.example_inputs is not None:
+        tensors = [leaf for leaf in tree_leaves(program.example_inputs) if isinstance(leaf, torch.Tensor)]
+        if len(tensors) == len(signature.inputs):
+            return tensors, "example inputs of the model"
+    samples = from_requests(requests, signature) if requests is not None else from_signature(signature)
+    return [torch.from_numpy(samples.rows(64)[spec.name]) for spec in signature.inputs], samples.note
+
+
+def _signature_by_running(original: Original) -> Signature:
+    """Inputs as the examples have them; output dimensions that change with rows or with another dimension carry its name."""
+    labels = _labels(original)
+    inputs = tuple(
+        InputSpec(
+            name=name,
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=tuple(labels.get((name, axis), size) for axis, size in enumerate(tensor.shape)),
+            role="candidate",
+        )
+        for name, tensor in original.examples.items()
+    )
+    rows = len(next(iter(original.examples.values())))
+    first, more = original.outputs(original.examples), original.outputs(original.at_rows(rows + 1))
+    shapes: list[list[Dim]] = [[ROWS if a != b else a for a, b in zip(x.shape, y.shape, strict=True)] for x, y in zip(first, more, strict=True)]
+    for dim in dict.fromkeys(label for label in labels.values() if label != ROWS):
+        resized = other_size(original, [axis for axis, label in labels.items() if label == dim])
+        for shape, tensor in zip(shapes, original.outputs(resized) if resized else (), strict=False):
+            shape[:] = [dim if known != ROWS and known != size else known for known, size in zip(shape, tensor.shape, strict=True)]
+    names = output_names(original.output_structure(), [True] * len(first))
+    return Signature(
+        inputs=inputs,
+        outputs=tuple(
+            OutputSpec(name=name, dtype=str(tensor.dtype).removeprefix("torch."), shape=tuple(shape))
+            for name, tensor, shape in zip(names, first, shapes, strict=True)
+        ),
+    )
+
+
+def _labels(original: Original) -> dict[Axis, str]:
+    """A name per varying axis: `rows`, else that of the first input whose axis had the same size in the examples."""
+    labels: dict[Axis, str] = {(name, 0): ROWS for name in original.examples}
+    by_size: dict[int, str] = {}
+    for name, axis in sorted(original.varying, key=lambda a: (list(original.examples).index(a[0]), a[1])):
+        labels[name, axis] = by_size.setdefault(original.examples[name].shape[axis], f"{name}_{axis}")
+    return labels

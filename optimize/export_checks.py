@@ -1,0 +1,153 @@
+"""What is verified after an export, and what is said of a model that only just passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+
+from ..core.artifact import Check
+from ..core.errors import InputError
+from ..core.signature import InputSpec, Signature
+from .agreement import ROWS_CHECKED, Difference, Runs, difference, run, shown
+from .samples import Samples
+
+
+class Verified(msgspec.Struct, frozen=True, kw_only=True):
+    """Checks that were passed, and sentences about what a user should know although they were."""
+
+    checks: tuple[Check, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def verify(
+    torch_side: Runs,
+    onnx_side: Runs,
+    samples: Samples,
+    resized: Mapping[str, dict[str, np.ndarray]],
+    signature: Signature,
+    where: str,
+) -> Verified:
+    """Compare the exported graph with PyTorch at 1, 2, 7 and 256 rows and at another size of every dimension in `resized`.
+
+    Also: both give the same twice, and ids outside their tables are refused by the graph. Raises InputError naming the rows, the output,
+    the difference and the input that shows it.
+    """
+    checks, warnings = [], []
+    for rows in ROWS_CHECKED:
+        found, warning = _at_rows(torch_side, onnx_side, samples.rows(rows), signature, where)
+        checks.append(Check(name=f"ONNX Runtime agrees with PyTorch at {_rows(rows)}", passed=True, detail=f"{samples.note}: {found.text}"))
+        warnings.extend([warning] if warning else [])
+    for dim, feeds in resized.items():
+        size = next(array.shape[spec.shape.index(dim)] for spec in signature.inputs if dim in spec.shape for array in [feeds[spec.name]])
+        at = f"{where}: at {dim} = {size}"
+        gap = difference(run(torch_side, feeds, f"{at}: PyTorch"), run(onnx_side, feeds, f"{at}: ONNX Runtime"), signature, at=at)
+        checks.append(Check(name=f"ONNX Runtime agrees with PyTorch at {dim} = {size}", passed=True, detail=gap.text))
+    checks.append(_deterministic(torch_side, onnx_side, samples, signature, where))
+    found_ids = _ids(torch_side, onnx_side, samples, signature, where)
+    return Verified(checks=(*checks, *found_ids.checks), warnings=(*warnings, *found_ids.warnings))
+
+
+def runs_everywhere(model: Runs, samples: Samples, signature: Signature, where: str) -> tuple[Check, ...]:
+    """For a model without a PyTorch original: it gives finite scores, one per row, at every number of rows, and the same twice."""
+    checks = []
+    for rows in ROWS_CHECKED:
+        feeds = samples.rows(rows)
+        found, again = run(model, feeds, where), run(model, feeds, where)
+        for name, array in found.items():
+            if not np.array_equal(array, again[name], equal_nan=array.dtype.kind == "f"):
+                raise InputError(f"{where}: output '{name}'", "differs between two runs on the same input", fix=_RANDOM)
+        if signature.score is not None:
+            _one_score_per_row(found, signature, rows, where)
+        checks.append(Check(name=f"runs at {_rows(rows)}", passed=True, detail=f"{samples.note}; no PyTorch original to compare with"))
+    return tuple(checks)
+
+
+def _at_rows(
+    torch_side: Runs, onnx_side: Runs, feeds: dict[str, np.ndarray], signature: Signature, where: str
+) -> tuple[Difference, str | None]:
+    """The difference at this number of rows, and a warning where PyTorch itself does not run on a single one."""
+    rows = len(next(iter(feeds.values())))
+    at = f"{where}: at {_rows(rows)}"
+    warning = None
+    try:
+        expected = run(torch_side, feeds, f"{where}: PyTorch")
+    except InputError as error:
+        if rows != 1:
+            raise
+        expected = _first_of_two(torch_side, feeds, signature, where)
+        warning = f"PyTorch itself {error.problem}; the exported graph runs, and gives this row the score it has among two rows"
+    found = run(onnx_side, feeds, f"{where}: ONNX Runtime")
+    gap = difference(expected, found, signature, at=at)
+    if signature.score is not None:
+        _one_score_per_row(expected, signature, rows, f"{at}: PyTorch")
+    return gap, warning
+
+
+def _first_of_two(torch_side: Runs, feeds: dict[str, np.ndarray], signature: Signature, where: str) -> dict[str, np.ndarray]:
+    """What PyTorch says of a single row that it is given twice."""
+    twice = run(torch_side, {name: np.repeat(array, 2, axis=0) for name, array in feeds.items()}, f"{where}: PyTorch")
+    return {spec.name: twice[spec.name][:1] if twice[spec.name].ndim else twice[spec.name] for spec in signature.outputs}
+
+
+def _one_score_per_row(outputs: Mapping[str, np.ndarray], signature: Signature, rows: int, where: str) -> None:
+    scores = signature.scores(outputs, where=where)
+    if scores.size != rows or not np.isfinite(scores).all():
+        found = f"{scores.size}" if scores.size != rows else "NaN or infinity"
+        raise InputError.mismatch(f"{where}: output '{signature.outputs[0].name}'", expected=f"{rows} finite scores, one per row", found=found)
+
+
+_RANDOM = "take the random numbers out of forward (is a dropout applied outside training?)"
+
+
+def _deterministic(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signature, where: str) -> Check:
+    feeds = samples.rows(7)
+    for side, name in ((torch_side, "PyTorch"), (onnx_side, "ONNX Runtime")):
+        first, second = run(side, feeds, f"{where}: {name}"), run(side, feeds, f"{where}: {name}")
+        for spec in signature.outputs:
+            if not np.array_equal(first[spec.name], second[spec.name]):
+                raise InputError(f"{where}: {name}: output '{spec.name}'", "differs between two runs on the same input", fix=_RANDOM)
+    return Check(name="same input, same output", passed=True, detail="PyTorch and ONNX Runtime, twice on 7 rows, bit for bit")
+
+
+def _ids(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signature, where: str) -> Verified:
+    """An id outside its table has to fail in the graph as it does in PyTorch; where PyTorch takes it, both have to agree."""
+    quiet_ids, checked = [], []
+    for spec in signature.inputs:
+        for place, value in _outside(spec):
+            feeds = {name: array.copy() for name, array in samples.rows(2).items()}
+            feeds[spec.name][(0, *place)] = value
+            expected, found = _attempt(torch_side, feeds), _attempt(onnx_side, feeds)
+            checked.append(value)
+            if expected is not None and found is not None:
+                difference(expected, found, signature, at=f"{where}: with the id {value} in '{spec.name}'")
+            elif expected is not None:
+                problem = f"ONNX Runtime refuses the id {value} that PyTorch takes, on {shown(feeds)}"
+                raise InputError(f"{where}: input '{spec.name}'", problem, fix="map unknown ids inside forward with torch.clamp or torch.where")
+            elif found is not None:
+                quiet_ids.append(f"{spec.name} = {value}")
+    if not checked:
+        return Verified(checks=())
+    detail = "as in PyTorch" if not quiet_ids else f"except {', '.join(quiet_ids[:8])}, where only requests and the router refuse them"
+    return Verified(checks=(Check(name="ids outside their tables fail", passed=True, detail=detail),))
+
+
+def _outside(spec: InputSpec) -> list[tuple[tuple[int, ...], int]]:
+    """Where to put an id that no table has, and which: just behind the last row, and just before the first."""
+    if spec.rows_of_table is None:
+        return []
+    return [((0,) * (len(spec.shape) - 1), value) for value in (spec.rows_of_table, -1)]
+
+
+def _attempt(side: Runs, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+    try:
+        return side.run(feeds)
+    except Exception:  # noqa: BLE001 - a refusal is what is asked for, and each runtime raises its own types
+        return None
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
+
+
