@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from .experiment.analyse import analyse
     from .optimize.apply import apply
     from .optimize.export import export
+    from .optimize.save import save
     from .profile.compare import compare
     from .quality.evaluate import evaluate
     from .reports.report import report
 
-__all__ = ["analyse", "apply", "compare", "evaluate", "export", "report", "serve"]
+__all__ = ["analyse", "apply", "compare", "evaluate", "export", "report", "save", "serve"]
 
 _HOME = {
     "analyse": "experiment.analyse",
@@ -27,6 +28,7 @@ _HOME = {
     "evaluate": "quality.evaluate",
     "export": "optimize.export",
     "report": "reports.report",
+    "save": "optimize.save",
 }
 
 

@@ -122,7 +122,7 @@ def run(model: Runs, feeds: Mapping[str, np.ndarray], where: str) -> dict[str, n
     except Exception as error:  # each runtime raises its own types
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         rows = len(next(iter(feeds.values())))
-        fix = "check the input values (ids inside their tables) and shapes"
+        fix = "check the input values (ids inside their tables), and forward for sizes that it fixes"
         raise InputError(where, f"fails at {rows} {'row' if rows == 1 else 'rows'} ({reason[:240]}) on {shown(feeds)}", fix=fix) from error
 
 

@@ -10,12 +10,12 @@ import numpy as np
 from ..core.artifact import ModelRef
 from ..core.errors import InputError
 from ..core.requests import Requests
-from ..core.signature import Dim, InputSpec, OutputSpec, Signature
+from ..core.signature import Dim, InputSpec, OutputSpec, Role, Signature
 from ..runtime.archive import quiet
 from ..runtime.calling import calling_of_program, output_names
 from ..runtime.program import ROWS, signature_of
 from .examples import Examples
-from .loading import Module, Program
+from .loading import Module, Program, Script
 from .onnx_graph import to_onnx, with_tables
 from .samples import Samples, from_examples, from_requests, from_signature
 from .tracing import Axis, Original, original_of, other_size, trace, varying_axes
@@ -32,7 +32,8 @@ Fallback = Literal["torchscript"]
 class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     """An ONNX graph and the PyTorch model it was made from.
 
-    `examples_note` says where the example rows come from, `notes` how the graph was made where that is not the usual way.
+    `examples_note` says where the example rows come from, `notes` how the graph was made where that is not the usual way, `saved_roles` and
+    `saved_score` what the source itself says.
     """
 
     graph: ir.Model
@@ -40,6 +41,8 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     original: Original
     examples_note: str
     notes: tuple[str, ...] = ()
+    saved_roles: dict[str, Role] = {}
+    saved_score: str | None = None
 
     def session(self, signature: Signature) -> TorchSession:
         """The original behind the Session protocol."""
@@ -76,24 +79,39 @@ def convert_program(source: Program, where: str, requests: Requests | None) -> C
     rewritten, notes = source.program, ()
     graph = to_onnx(rewritten, bare, where)
     signature = with_tables(bare, graph)
-    tensors, note = _program_examples(source.program, signature, requests)
+    tensors, note = _program_examples(source, signature, requests, where)
     args, kwargs = calling.arguments(tensors)
     with quiet():
         module = source.program.module(check_guards=False)
     examples = Examples(args=args, kwargs=kwargs, note=note)
     original = original_of(module, examples, where, names=calling.names, varying=varying_axes(signature))
-    return Conversion(graph=graph, signature=signature, original=original, examples_note=note, notes=notes)
+    return Conversion(
+        graph=graph,
+        signature=signature,
+        original=original,
+        examples_note=note,
+        notes=notes,
+        saved_roles=source.description.roles(),
+        saved_score=source.description.score,
+    )
 
 
-def convert_module(source: Module, examples: Examples, where: str, fallback: Fallback | None) -> Conversion:
+def program_of(module: torch.nn.Module, examples: Examples, where: str) -> tuple[torch.export.ExportedProgram, Original]:
+    """`module` as an exported program; raises InputError that names the line of the model that stands in the way."""
+    original = original_of(module, examples, where)
+    try:
+        return trace(original), original
+    except Exception as error:  # torch.export and the user's forward may raise anything
+        raise _explained(error, original, where) from error
+
+
+def convert_module(source: Module | Script, examples: Examples, where: str, fallback: Fallback | None, *, resizable: bool = True) -> Conversion:
     """A module in memory: through torch.export, or through TorchScript where that is asked for or all there is.
 
-    Raises InputError that names the line of the model that stands in the way, and what to write instead.
+    Only the number of rows varies unless the model is `resizable`: then every size does that it takes in other sizes. Raises InputError that names the line of the model that stands in the way, and what to write instead.
     """
-    import torch  # noqa: PLC0415 - takes seconds
-
-    original = original_of(source.module, examples, where)
-    if isinstance(source.module, torch.jit.ScriptModule):
+    original = original_of(source.module, examples, where, varying=None if resizable else frozenset())
+    if isinstance(source, Script):
         return _through_torchscript(original, examples, ())
     try:
         program = trace(original)
@@ -136,17 +154,17 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _program_examples(
-    program: torch.export.ExportedProgram, signature: Signature, requests: Requests | None
-) -> tuple[list[torch.Tensor], str]:
+def _program_examples(source: Program, signature: Signature, requests: Requests | None, where: str) -> tuple[list[torch.Tensor], str]:
     """Example tensors in the signature's order, and where they come from."""
     import torch  # noqa: PLC0415 - takes seconds
     from torch.utils._pytree import tree_leaves  # noqa: PLC0415
 
-    if program.example_inputs is not None:
-        tensors = [leaf for leaf in tree_leaves(program.example_inputs) if isinstance(leaf, torch.Tensor)]
-        if len(tensors) == len(signature.inputs):
-            return tensors, "example inputs of the model"
+    saved = {name: example.array(where) for name, example in source.description.examples.items()}
+    if set(saved) == {spec.name for spec in signature.inputs}:
+        return [torch.from_numpy(saved[spec.name]) for spec in signature.inputs], "example inputs saved with the model"
+    tensors = [leaf for leaf in tree_leaves(source.program.example_inputs) if isinstance(leaf, torch.Tensor)]
+    if len(tensors) == len(signature.inputs):
+        return tensors, "example inputs of the model"
     samples = from_requests(requests, signature) if requests is not None else from_signature(signature)
     return [torch.from_numpy(samples.rows(64)[spec.name]) for spec in signature.inputs], samples.note
 

@@ -12,7 +12,6 @@ from ..core.artifact import ModelArtifact, ModelRef, StepRecord
 from ..core.errors import InputError
 from ..core.progress import Progress, silent
 from ..core.requests import Requests
-from ..core.signature import Role
 from ..core.store import Draft, Store, check_name
 from ..runtime.session import SessionSettings
 from .loading import Graph, Program, load_source
@@ -21,7 +20,7 @@ from .samples import Samples, from_requests, from_signature
 if TYPE_CHECKING:
     from ..runtime.onnx_session import OnnxSession
     from .conversion import Conversion, Fallback
-    from .loading import Module
+    from .loading import Module, Script
 
 _STAGES = ("reading the model", "exporting", "comparing with PyTorch", "writing")
 
@@ -83,34 +82,53 @@ def export(
         return artifact
 
 
-def _convert(draft: Draft, source: Module | Program, wishes: Wishes, *, where: str, progress: Progress) -> None:
+def _convert(draft: Draft, source: Module | Script | Program, wishes: Wishes, *, where: str, progress: Progress) -> None:
     """Write what `source` is as ONNX into `draft`, and check it against the original."""
-    from .export_checks import verify  # noqa: PLC0415 - scipy takes a moment
+    progress(_STAGES[1], 1, len(_STAGES))
+    conversion = _conversion(source, wishes, where)
+    problem = _write(draft, conversion, wishes, where=where, progress=progress)
+    if problem is None:
+        return
+    if isinstance(source, Program) or wishes.requests is not None:
+        raise problem
+    # Sizes that were found by trying, not asked for: a graph that is right for one of them is better than none.
+    conversion = _conversion(source, wishes, where, resizable=False)
+    _write(draft, conversion, wishes, where=where, progress=progress)
+    draft.warnings = (*draft.warnings, f"sizes besides rows are fixed as in the example inputs: {problem.problem}")
+
+
+def _write(
+    draft: Draft, conversion: Conversion, wishes: Wishes, *, where: str, progress: Progress
+) -> InputError | None:
+    """Fill `draft` with a conversion that passes the checks; returns the problem of one that is wrong for other sizes than it was made with."""
+    from .export_checks import verify, verify_sizes  # noqa: PLC0415 - scipy takes a moment
     from .onnx_graph import opset_of, parameters_of, save  # noqa: PLC0415 - onnx takes a second
     from .roles import with_roles  # noqa: PLC0415
 
-    progress(_STAGES[1], 1, len(_STAGES))
-    conversion, saved = _conversion(source, wishes, where)
-    roles = with_roles(conversion.signature, wishes.requests, wishes.request_inputs, saved, where)
-    draft.signature = roles.signature if wishes.score is None else roles.signature.with_score(wishes.score, where=where)
+    roles = with_roles(conversion.signature, wishes.requests, wishes.request_inputs, conversion.saved_roles, where)
+    score = wishes.score or conversion.saved_score
+    draft.signature = roles.signature if score is None else roles.signature.with_score(score, where=where)
     draft.opset, draft.parameters = opset_of(conversion.graph), parameters_of(conversion.graph)
     save(conversion.graph, draft.model_path)
     progress(_STAGES[2], 2, len(_STAGES))
     samples = conversion.samples(wishes.requests, draft.signature)
     resized, rigid = conversion.resized()
-    found = verify(conversion.session(draft.signature), _onnx(draft), samples, resized, draft.signature, where)
+    original, exported = conversion.session(draft.signature), _onnx(draft)
+    found = verify(original, exported, samples, draft.signature, where)
+    sizes, problem = verify_sizes(original, exported, resized, draft.signature, where)
+    draft.checks = (*found.checks, *sizes)
     declared = tuple(f"{dim} is declared to vary, but PyTorch runs in no other size of it" for dim in rigid)
-    draft.checks = found.checks
     draft.warnings = (*conversion.notes, *found.warnings, *declared, *((roles.suggestion,) if roles.suggestion else ()))
     draft.steps = (_record(draft, samples, roles.origin),)
+    return problem
 
 
-def _conversion(source: Module | Program, wishes: Wishes, where: str) -> tuple[Conversion, dict[str, Role]]:
+def _conversion(source: Module | Script | Program, wishes: Wishes, where: str, *, resizable: bool = True) -> Conversion:
     from .conversion import convert_module, convert_program  # noqa: PLC0415 - torch takes seconds
     from .examples import examples_for  # noqa: PLC0415
 
     if isinstance(source, Program):
-        return convert_program(source, where, wishes.requests), {}
+        return convert_program(source, where, wishes.requests)
     examples = examples_for(
         source.module,
         where=where,
@@ -118,7 +136,7 @@ def _conversion(source: Module | Program, wishes: Wishes, where: str) -> tuple[C
         requests=wishes.requests,
         request_inputs=wishes.request_inputs,
     )
-    return convert_module(source, examples, where, wishes.fallback), {}
+    return convert_module(source, examples, where, wishes.fallback, resizable=resizable)
 
 
 def _adopt(draft: Draft, source: Graph, wishes: Wishes, progress: Progress) -> None:

@@ -110,9 +110,9 @@ def why_it_fails(original: Original, tensors: Mapping[str, torch.Tensor]) -> str
     return None
 
 
-def other_size(original: Original, axes: Sequence[Axis]) -> dict[str, torch.Tensor] | None:
+def other_size(original: Original, axes: Sequence[Axis], lengths: Sequence[int] = (-1, 1)) -> dict[str, torch.Tensor] | None:
     """Examples whose `axes` are one shorter, or one longer, on which the module runs: as many rows as it can; None when it never does."""
-    for length in (-1, 1):
+    for length in lengths:
         resized = {
             name: _resized(tensor, [axis for owner, axis in axes if owner == name], length) for name, tensor in original.examples.items()
         }
@@ -199,7 +199,11 @@ def _leaves(examples: Examples) -> list[Any]:
 
 
 def _varying(original: Original) -> set[Axis]:
-    """The axes besides rows that may have another size: axes of one size are tried together, as a history and its mask are."""
+    """The axes besides rows that may be shorter: axes of one size are tried together, as a history and its mask are.
+
+    The columns of a float matrix are features, not a history, although a forward that slices them may well run with fewer; and longer than
+    in training is never tried, as a forward that picks columns ignores what it does not know.
+    """
     groups: dict[int, list[Axis]] = {}
     for name, tensor in original.examples.items():
         for axis in range(1, tensor.ndim):
@@ -207,11 +211,14 @@ def _varying(original: Original) -> set[Axis]:
                 groups.setdefault(tensor.shape[axis], []).append((name, axis))
     found: set[Axis] = set()
     for axes in groups.values():
-        if other_size(original, axes) is not None:
-            found.update(axes)
-        elif len(axes) > 1:
-            found.update(axis for axis in axes if other_size(original, [axis]) is not None)
+        for together in (axes, *([axis] for axis in axes if len(axes) > 1)):
+            if not found & set(together) and _may_be_history(original, together) and other_size(original, together, (-1,)) is not None:
+                found.update(together)
     return found
+
+
+def _may_be_history(original: Original, axes: Sequence[Axis]) -> bool:
+    return any(not original.examples[name].is_floating_point() or original.examples[name].ndim > 2 for name, _ in axes)
 
 
 def _resized(tensor: torch.Tensor, axes: Sequence[int], length: int) -> torch.Tensor:

@@ -47,7 +47,8 @@ def session_options(settings: SessionSettings) -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
-    options.log_severity_level = 3
+    # Failures are raised; logging them as well would only clutter the terminal.
+    options.log_severity_level = 4
     return options
 
 

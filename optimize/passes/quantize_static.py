@@ -16,7 +16,7 @@ from ..context import StepContext
 from ..loading import Module, Program, Source
 from ..onnx_graph import save, to_onnx
 from ..samples import Samples
-from ..tracing import trace_like
+from ..tracing import trace_flat
 
 _CHUNK_ROWS = 64
 _EVERYTHING_BYTES = 2**31
@@ -66,15 +66,12 @@ def quantize_static(step: QuantizeStatic, context: StepContext) -> StepRecord:
 
 
 def _graph_of(context: StepContext, source: Source, where: str) -> torch.fx.GraphModule:
-    if isinstance(source, Program):
-        program = source.program
-    elif isinstance(source, Module):
-        program = trace_like(source, context.signature, context.samples)
-    else:
+    """The original as a graph that takes the signature's tensors by position."""
+    if not isinstance(source, Module | Program):
         raise RefusedStep(where, "needs the PyTorch model, and this is an ONNX file already")
-    module = program.module(check_guards=False)
-    if not isinstance(module, torch.fx.GraphModule) or (program.example_inputs is not None and program.example_inputs[1]):
-        raise RefusedStep(where, "the program takes keyword arguments", fix="export it with positional ones")
+    module = trace_flat(source, context.signature, context.samples).module(check_guards=False)
+    if not isinstance(module, torch.fx.GraphModule):
+        raise AssertionError("an exported program is a graph module")
     return module
 
 

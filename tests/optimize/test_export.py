@@ -42,9 +42,9 @@ def test_what_was_checked_is_recorded(exported: ModelArtifact) -> None:
         "ONNX Runtime agrees with PyTorch at 2 rows",
         "ONNX Runtime agrees with PyTorch at 7 rows",
         "ONNX Runtime agrees with PyTorch at 256 rows",
-        "ONNX Runtime agrees with PyTorch at history_1 = 5",
         "same input, same output",
         "ids outside their tables fail",
+        "ONNX Runtime agrees with PyTorch at history_1 = 5",
     ]
     assert all(check.passed for check in exported.manifest.checks)
 
@@ -116,7 +116,7 @@ class Constant:
 def test_a_difference_at_one_number_of_rows_is_named(exported: ModelArtifact) -> None:
     samples = Samples(pool={"x": np.zeros(4)}, note="rows")
     with pytest.raises(InputError, match=r"at 256 rows: output 'score': .*found a difference of 0.01"):
-        verify(_Flat(), Constant(1.0), samples, {}, exported.manifest.signature, "model")
+        verify(_Flat(), Constant(1.0), samples, exported.manifest.signature, "model")
 
 
 class _Flat:
