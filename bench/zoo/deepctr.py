@@ -14,6 +14,7 @@ from .draw import CATEGORIES, HISTORY, ITEMS, USERS, Draw
 PACKAGE = "deepctr-torch"
 WIDTH = 8
 HIDDEN = (32, 16)
+EXPERTS = {"expert_dnn_hidden_units": HIDDEN, "gate_dnn_hidden_units": (8,), "tower_dnn_hidden_units": (8,)}
 
 
 def _sparse() -> list[object]:
@@ -118,8 +119,6 @@ CASES = (
     Case(name="AFN", package=PACKAGE, kind="ranking", build=_afn, inputs=_without_dense, scale=0.4),
     _multitask("SharedBottom", lambda: models.SharedBottom(_all(), bottom_dnn_hidden_units=HIDDEN, tower_dnn_hidden_units=(8,))),
     _multitask("ESMM", lambda: models.ESMM(_all(), tower_dnn_hidden_units=HIDDEN)),
-    _multitask(
-        "MMOE", lambda: models.MMOE(_all(), expert_dnn_hidden_units=HIDDEN, gate_dnn_hidden_units=(8,), tower_dnn_hidden_units=(8,))
-    ),
-    _multitask("PLE", lambda: models.PLE(_all(), expert_dnn_hidden_units=HIDDEN, gate_dnn_hidden_units=(8,), tower_dnn_hidden_units=(8,))),
+    _multitask("MMOE", lambda: models.MMOE(_all(), **EXPERTS)),
+    _multitask("PLE", lambda: models.PLE(_all(), **EXPERTS)),
 )

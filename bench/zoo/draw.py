@@ -15,7 +15,7 @@ class Draw:
     """
 
     def __init__(self, *, rows: int, seed: int, history: int = HISTORY) -> None:
-        self.rows = rows
+        self.rows, self.seed = rows, seed
         self.width = history
         self._random = torch.Generator().manual_seed(seed)
         self.lengths = torch.randint(1, history + 1, (rows,), generator=self._random)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -59,16 +58,8 @@ class Tables:
         self.inter_feat = Interaction({"item_id": torch.arange(ITEMS)})
 
     def num(self, field: str) -> int:
-        sizes = {
-            "user_id": USERS,
-            "gender": 3,
-            "item_id": ITEMS,
-            "brand": CATEGORIES,
-            "class": CATEGORIES,
-            "entity_id": ITEMS,
-            "relation_id": 6,
-        }
-        return sizes[field]
+        sizes = {"user_id": USERS, "gender": 3, "item_id": ITEMS, "brand": CATEGORIES, "class": CATEGORIES}
+        return {**sizes, "entity_id": ITEMS, "relation_id": 6}[field]
 
     def get_item_feature(self) -> Interaction:
         return Interaction(dict(self._items))
@@ -137,36 +128,41 @@ def _case(
     kind: str = "sequential",
     adapter: Callable[[torch.nn.Module], torch.nn.Module] = Predict,
     scale: float = 1.0,
-    **settings: Any,
+    settings: dict[str, object] | None = None,
 ) -> Case:
     return Case(
         name=label or name,
         package=PACKAGE,
         kind=kind,
-        build=lambda: _build(name, adapter, settings),
+        build=lambda: _build(name, adapter, settings or {}),
         inputs=_fields(*more),
         scale=scale,
     )
 
 
-BPR = {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}}
-# Their scores are probabilities over all items, so scale decides how far they spread around one over the number of items.
-PICK = {"adapter": PickFromAll, "kind": "sequential, full_sort_predict at the item"}
+def _picked(name: str, scale: float) -> Case:
+    return _case(name, kind="sequential, full_sort_predict at the item", adapter=PickFromAll, scale=scale)
 
+
+BPR: dict[str, object] = {
+    "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
+}
+
+# Where scores are probabilities over all items, `scale` decides how far they spread around one over the number of items.
 CASES = (
     _case("BERT4Rec"),
     _case("Caser", "user_id"),
     _case("CORE", label="CORE (transformer)"),
-    _case("CORE", label="CORE (average)", dnn_type="ave"),
-    _case("DIEN", "user_id", "neg_item_id_list", **BPR),
-    _case("DIN", "user_id", **BPR),
+    _case("CORE", label="CORE (average)", settings={"dnn_type": "ave"}),
+    _case("DIEN", "user_id", "neg_item_id_list", settings=BPR),
+    _case("DIN", "user_id", settings=BPR),
     _case("FDSA"),
     _case("FEARec"),
     _case("FOSSIL", "user_id"),
-    _case("FPMC", "user_id", **BPR),
+    _case("FPMC", "user_id", settings=BPR),
     _case("GCSAN"),
     _case("GRU4Rec"),
-    _case("GRU4RecCPR", scale=1.2, **PICK),
+    _picked("GRU4RecCPR", 1.2),
     _case("GRU4RecF"),
     _case("GRU4RecKG"),
     _case("HGN", "user_id"),
@@ -179,11 +175,11 @@ CASES = (
     _case("RepeatNet", scale=2.0),
     _case("S3Rec"),
     _case("SASRec"),
-    _case("SASRecCPR", scale=0.6, **PICK),
+    _picked("SASRecCPR", 0.6),
     _case("SASRecF"),
     _case("SHAN", "user_id", "Inverse_item_id_list"),
     _case("SINE"),
     _case("SRGNN"),
     _case("STAMP"),
-    _case("TransRec", "user_id", **BPR),
+    _case("TransRec", "user_id", settings=BPR),
 )

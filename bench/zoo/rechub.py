@@ -21,14 +21,14 @@ NEGATIVES = 3
 TASKS = ["classification", "classification"]
 
 
-def _mlp(**more: Any) -> dict[str, Any]:
+def _mlp() -> dict[str, Any]:
     # A new dict per model: some models write into it.
-    return {"dims": [32, 16], **more}
+    return {"dims": [32, 16]}
 
 
 def _tower() -> dict[str, Any]:
     # PReLU as in the package's own examples; with ReLU whole towers can be 0.
-    return _mlp(activation="prelu")
+    return {**_mlp(), "activation": "prelu"}
 
 
 def _sparse(width: int = WIDTH, times: int = 1) -> list[object]:
@@ -215,17 +215,33 @@ class SemanticIds(torch.nn.Module):
         return codes
 
 
-def _towers(pooling: str = "mean") -> tuple[list[object], list[object]]:
-    return [*_user(), *_history(pooling)], _item()
+def _towers() -> tuple[list[object], list[object]]:
+    return [*_user(), *_history("mean")], _item()
 
 
-def _multi(model: type[torch.nn.Module], **settings: Any) -> torch.nn.Module:
-    return model(_all(), TASKS, tower_params_list=[{"dims": [8]}, {"dims": [8]}], **settings)
+def _task_towers() -> list[dict[str, Any]]:
+    return [{"dims": [8]}, {"dims": [8]}]
+
+
+def _shared_bottom() -> torch.nn.Module:
+    return multi_task.SharedBottom(_all(), TASKS, _mlp(), _task_towers())
+
+
+def _mmoe() -> torch.nn.Module:
+    return multi_task.MMOE(_all(), TASKS, 3, _mlp(), _task_towers())
+
+
+def _ple() -> torch.nn.Module:
+    return multi_task.PLE(_all(), TASKS, 2, 2, 1, _mlp(), _task_towers())
+
+
+def _esmm() -> torch.nn.Module:
+    return multi_task.ESMM(_sparse()[:1], _sparse()[1:], _mlp(), _mlp())
 
 
 CASES = (
-    _case("WideDeep", "ranking", lambda: ranking.WideDeep(_sparse(), _all(), _mlp(dropout=0.2)), _features),
-    _case("DeepFM", "ranking", lambda: ranking.DeepFM(_all(), _sparse(), _mlp(dropout=0.2)), _features),
+    _case("WideDeep", "ranking", lambda: ranking.WideDeep(_sparse(), _all(), {**_mlp(), "dropout": 0.2}), _features),
+    _case("DeepFM", "ranking", lambda: ranking.DeepFM(_all(), _sparse(), {**_mlp(), "dropout": 0.2}), _features),
     _case("DCN", "ranking", lambda: ranking.DCN(_all(), 2, _mlp()), _features),
     _case("DCNv2 (low rank, parallel)", "ranking", lambda: ranking.DCNv2(_all(), 2, _mlp(), low_rank=4, num_experts=3), _features),
     _case(
@@ -287,21 +303,11 @@ CASES = (
     _case("NARM", "matching, history and item", lambda: matching.NARM(_session_history(), 16, 0.2, 0.2, _target()[0]), _session),
     _case("STAMP", "matching, history and item", lambda: matching.STAMP(_session_history(), 0.3, 0.3, _target()[0]), _session),
     _case("SASRec", "matching, next items and negatives", _sasrec, _next_items),
-    _case("SharedBottom", "multi-task", lambda: _multi(multi_task.SharedBottom, bottom_params=_mlp()), _features),
-    _case(
-        "ESMM",
-        "multi-task",
-        lambda: multi_task.ESMM(_sparse()[:1], _sparse()[1:], {"dims": [32, 16]}, {"dims": [32, 16]}),
-        _sparse_only,
-    ),
-    _case("MMOE", "multi-task", lambda: _multi(multi_task.MMOE, n_expert=3, expert_params=_mlp()), _features),
-    _case(
-        "PLE",
-        "multi-task",
-        lambda: _multi(multi_task.PLE, n_level=2, n_expert_specific=2, n_expert_shared=1, expert_params=_mlp()),
-        _features,
-    ),
-    _case("AITM", "multi-task", lambda: multi_task.AITM(_all(), 2, _mlp(), [{"dims": [8]}, {"dims": [8]}]), _features),
+    _case("SharedBottom", "multi-task", _shared_bottom, _features),
+    _case("ESMM", "multi-task", _esmm, _sparse_only),
+    _case("MMOE", "multi-task", _mmoe, _features),
+    _case("PLE", "multi-task", _ple, _features),
+    _case("AITM", "multi-task", lambda: multi_task.AITM(_all(), 2, _mlp(), _task_towers()), _features),
     _case("HSTU", "generative, logits of every item at every position", _hstu, _timed),
     _case("HLLM", "generative, logits of every item at every position", _hllm, _timed),
     _case("TIGER", "generative, one step of beam search", NextCode, _codes),

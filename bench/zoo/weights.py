@@ -35,7 +35,7 @@ def _settle_part(part: torch.nn.Module, random: torch.Generator, scale: float) -
 
 
 def _spread(part: torch.nn.Module, weight: torch.Tensor) -> float:
-    """Standard deviation: fixed for tables, by the larger of fan-in and fan-out for matrices, so that activations neither vanish nor explode."""
+    """Standard deviation: fixed for tables; by the larger of fan-in and fan-out for matrices, so that values keep their size."""
     if isinstance(part, torch.nn.Embedding):
         return 0.5
     return math.sqrt(2 / max(weight.shape[0], weight.numel() // weight.shape[0]))
