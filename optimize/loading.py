@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..core.errors import InputError, UnknownName, UntrustedError
-from ..runtime.archive import a, kind_of, open_archive, quiet, read_zip
+from ..runtime.archive import open_archive, quiet
+from ..runtime.content import open_content
+from ..runtime.description import Description, read_description
+from ..runtime.kinds import a, kind_of
+from ..runtime.script import open_script
+from ..runtime.weights import fit_names, read_weights
+from .huggingface import check_folder
 
 if TYPE_CHECKING:
     import torch
@@ -22,16 +28,25 @@ _FACTORY_FIX = "name the code that builds the model and give the file as its wei
 
 
 class Program(msgspec.Struct, frozen=True):
-    """An exported program; `source` names it in manifests, without folders."""
+    """An exported program; `source` names it in manifests, without folders, and `description` is what `liftgate.save` wrote beside it."""
 
     program: torch.export.ExportedProgram
     source: str
+    description: Description = Description()
 
 
 class Module(msgspec.Struct, frozen=True):
     """A module in memory, still to be exported; `where` names it in errors."""
 
     module: torch.nn.Module
+    source: str
+    where: str
+
+
+class Script(msgspec.Struct, frozen=True):
+    """A TorchScript module, scripted or traced, still to be exported; `where` names it in errors."""
+
+    module: torch.jit.ScriptModule
     source: str
     where: str
 
@@ -43,7 +58,14 @@ class Graph(msgspec.Struct, frozen=True):
     source: str
 
 
-Source = Program | Module | Graph
+class Pretrained(msgspec.Struct, frozen=True):
+    """A folder as Hugging Face's `save_pretrained` writes it, still to be converted (see huggingface.py)."""
+
+    folder: Path
+    source: str
+
+
+Source = Program | Module | Script | Graph | Pretrained
 
 
 def load_source(model: object, *, weights: Path | None = None, trust_pickle: bool = False) -> Source:
@@ -54,44 +76,70 @@ def load_source(model: object, *, weights: Path | None = None, trust_pickle: boo
     """
     import torch  # noqa: PLC0415 - takes seconds
 
-    if isinstance(model, Program | Module | Graph):
+    if isinstance(model, Program | Module | Script | Graph | Pretrained):
         return model
     if isinstance(model, torch.nn.Module):
-        return Module(module=_with_weights(model, weights, type(model).__name__), source=type(model).__name__, where=type(model).__name__)
+        return _in_memory(_with_weights(model, weights, type(model).__name__), type(model).__name__, type(model).__name__)
     if not isinstance(model, str | Path):
         raise InputError.mismatch("model", expected="a torch.nn.Module, a path or 'module:factory'", found=type(model).__name__)
     text = str(model)
     file, colon, factory = text.rpartition(":")
     if colon and factory.isidentifier() and not Path(text).exists():
         built = _build(file, factory)
-        return Module(module=_with_weights(built, weights, text), source=f"{Path(file).name}:{factory}", where=text)
+        return _in_memory(_with_weights(built, weights, text), f"{Path(file).name}:{factory}", text)
     if weights is not None:
         raise InputError(text, "weights were given, but this is no code to load them into", fix=_FACTORY_FIX.format(file=weights))
     return _load_file(Path(text), trust_pickle)
 
 
+def _in_memory(module: torch.nn.Module, source: str, where: str) -> Module | Script:
+    import torch  # noqa: PLC0415 - takes seconds
+
+    kind = Script if isinstance(module, torch.jit.ScriptModule) else Module
+    return kind(module=module, source=source, where=where)  # type: ignore[arg-type]  # just checked
+
+
 def _load_file(path: Path, trust_pickle: bool) -> Source:
+    where = str(path)
+    match kind_of(path):
+        case "torch.export archive":
+            program = open_archive(path, trust_pickle=trust_pickle)
+            return Program(program=program, source=path.name, description=read_description(path))
+        case "TorchScript archive":
+            return Script(module=open_script(path, trust_pickle=trust_pickle), source=path.name, where=where)
+        case "ONNX model":
+            return Graph(path=path, source=path.name)
+        case "Hugging Face model folder":
+            check_folder(path)
+            return Pretrained(folder=path, source=path.resolve().name)
+        case "safetensors file":
+            found = "a safetensors file (weights without code)"
+        case "torch.save file" | "pickle":
+            found, needs_code = _what_is_saved(path)
+            if needs_code:
+                return _unpickle(path, found, trust_pickle)
+        case kind:
+            expected = "a torch.export or TorchScript archive, an ONNX file, a Hugging Face model folder or 'module:factory'"
+            raise InputError.mismatch(where, expected=expected, found=a(kind), fix=_ARCHIVE_FIX)
+    raise InputError.mismatch(where, expected="a model", found=found, fix=_FACTORY_FIX.format(file=path.name))
+
+
+def _what_is_saved(path: Path) -> tuple[str, bool]:
+    """What a torch.save file or pickle holds, in words, and whether only running code could restore it."""
+    try:
+        with open_content(path, str(path)) as content:
+            return "a state_dict (weights without code)" if "" in content.state_dicts else content.what, content.needs_code
+    except UntrustedError:
+        return "a pickled object", True
+
+
+def _unpickle(path: Path, what: str, trust_pickle: bool) -> Module | Script:
     import torch  # noqa: PLC0415 - takes seconds
 
     where = str(path)
-    kind = kind_of(path)
-    if kind == "torch.export archive":
-        return Program(program=open_archive(path, trust_pickle=trust_pickle), source=path.name)
-    if kind == "ONNX model":
-        return Graph(path=path, source=path.name)
-    if kind == "TorchScript archive":
-        raise InputError.mismatch(where, expected="a torch.export archive", found="a TorchScript archive", fix=_ARCHIVE_FIX)
-    if kind not in {"torch.save file", "pickle"}:
-        raise InputError.mismatch(
-            where, expected="a torch.export archive (.pt), an ONNX file or 'module:factory'", found=a(kind), fix=_ARCHIVE_FIX
-        )
-    content = _load_plain(path)
-    if content is not None:
-        found = "a state_dict (weights without code)" if _is_state_dict(content) else f"a saved {type(content).__name__}"
-        raise InputError.mismatch(where, expected="a model", found=found, fix=_FACTORY_FIX.format(file=path.name))
     if not trust_pickle:
         fix = f"{_ARCHIVE_FIX}; or, if you made this file yourself, export it first with `optimize export {path.name} --trust-pickle`"
-        raise UntrustedError(where, "is a pickled object; reading it would execute code it contains", fix=fix)
+        raise UntrustedError(where, f"is {what}; reading it would execute code it contains", fix=fix)
     with quiet():
         try:
             module = torch.load(path, map_location="cpu", weights_only=False)
@@ -100,34 +148,7 @@ def _load_file(path: Path, trust_pickle: bool) -> Source:
             raise InputError(where, f"cannot be unpickled ({reason[:200]})", fix=_ARCHIVE_FIX) from error
     if not isinstance(module, torch.nn.Module):
         raise InputError.mismatch(where, expected="a pickled torch.nn.Module", found=type(module).__name__, fix=_ARCHIVE_FIX)
-    return Module(module=module, source=path.name, where=where)
-
-
-def _load_plain(path: Path) -> object | None:
-    """Content of a torch.save file that needs no code to be read, None when it needs some; InputError when it is damaged."""
-    import pickle  # noqa: PLC0415
-
-    import torch  # noqa: PLC0415 - takes seconds
-
-    if kind_of(path) == "torch.save file":
-        read_zip(path).close()
-    with quiet():
-        try:
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            if "Unsupported" in str(error) or "GLOBAL" in str(error) or "weights_only" in str(error).lower():
-                return None
-            raise InputError(str(path), f"is damaged ({str(error).splitlines()[0][:160]})", fix="save it again") from None
-        except Exception as error:  # a truncated file raises anything from EOFError to RuntimeError
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(str(path), f"is truncated or damaged ({reason[:160]})", fix="copy or save the file again") from error
-    return content
-
-
-def _is_state_dict(content: object) -> bool:
-    import torch  # noqa: PLC0415 - takes seconds
-
-    return isinstance(content, dict) and bool(content) and all(isinstance(v, torch.Tensor) for v in content.values())
+    return _in_memory(module, path.name, where)
 
 
 def _build(module_or_file: str, factory: str) -> torch.nn.Module:
@@ -182,17 +203,9 @@ def _with_weights(module: torch.nn.Module, weights: Path | None, where: str) -> 
     """`module` with the state_dict at `weights` loaded, or as it is."""
     if weights is None:
         return module
-    kind = kind_of(weights)
-    if kind not in {"torch.save file", "pickle"}:
-        raise InputError.mismatch(str(weights), expected="a state_dict (torch.save(model.state_dict(), path))", found=a(kind))
-    state = _load_plain(weights)
-    if state is None:
-        fix = "save only the weights: torch.save(model.state_dict(), path)"
-        raise UntrustedError(str(weights), "is a pickled object, not a state_dict; reading it would execute code it contains", fix=fix)
-    if not _is_state_dict(state):
-        raise InputError.mismatch(str(weights), expected="a state_dict (names and tensors)", found=f"a saved {type(state).__name__}")
+    state = fit_names(read_weights(weights), set(module.state_dict()))
     try:
-        module.load_state_dict(state)  # type: ignore[arg-type]  # checked above
+        module.load_state_dict(state)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise InputError(

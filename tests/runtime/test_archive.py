@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from liftgate.core.errors import InputError, UntrustedError
-from liftgate.runtime.archive import kind_of, open_archive, quiet
+from liftgate.runtime.archive import open_archive, quiet
+from liftgate.runtime.kinds import kind_of
 from liftgate.runtime.session import SessionSettings
 from liftgate.runtime.torch_session import TorchSession
 from torch import nn
