@@ -38,7 +38,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What `manifest.json` says.
 
     `digest` is that of `content_digest`, so equal models made in the same way have equal digests whatever they are called. `parent` is
-    the digest of the artifact this one was made from, None for an export. `warnings` say what a user should know although every check passed.
+    the digest of the artifact this one was made from, None for an export. `warnings` say what
+    a user should know although every check passed.
     """
 
     schema_version: Literal[1] = 1

@@ -41,9 +41,9 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 def difference(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], signature: Signature, *, at: str) -> Difference:
     """How far ONNX Runtime's outputs are from PyTorch's.
 
-    An element agrees when |found - expected| <= 1e-4 + 1e-3 |expected|; infinities have to be the same ones, other dtypes than floats equal.
-    Raises InputError, naming the output and `at`, when one does not agree, when PyTorch gives NaN, or when the shapes differ (a dimension of
-    size 1 may be missing on either side: PyTorch squeezes single rows away).
+    An element agrees when |found - expected| <= 1e-4 + 1e-3 |expected|; infinities have to be the same ones, other dtypes than floats
+    equal. Raises InputError, naming the output and `at`, when one does not agree, when PyTorch gives NaN, or when the shapes differ (a
+    dimension of size 1 may be missing on either side: PyTorch squeezes single rows away).
     """
     worst = Difference()
     for spec in signature.outputs:
@@ -53,7 +53,9 @@ def difference(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarra
             fix = "the model is broken for this input: run it in PyTorch to see where it appears"
             raise InputError.mismatch(where, expected="finite numbers from PyTorch", found="NaN or infinity", fix=fix)
         if _without_ones(reference.shape) != _without_ones(other.shape):
-            raise InputError.mismatch(where, expected=f"shape {list(reference.shape)} as in PyTorch", found=f"{list(other.shape)}", fix=_FIX)
+            raise InputError.mismatch(
+                where, expected=f"shape {list(reference.shape)} as in PyTorch", found=f"{list(other.shape)}", fix=_FIX
+            )
         worst = _worse(worst, _of_output(reference, other.reshape(reference.shape), where))
     return worst
 
@@ -74,7 +76,9 @@ def _of_output(reference: np.ndarray, other: np.ndarray, where: str) -> Differen
     absolute, relative = float(gap.max(initial=0.0)), float((gap / (size + 1e-9)).max(initial=0.0))
     if not (gap <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * size).all():
         expected_text = f"ONNX Runtime within {ALLOWED} of PyTorch"
-        raise InputError.mismatch(where, expected=expected_text, found=f"a difference of {absolute:.3g} (relative {relative:.3g})", fix=_FIX)
+        raise InputError.mismatch(
+            where, expected=expected_text, found=f"a difference of {absolute:.3g} (relative {relative:.3g})", fix=_FIX
+        )
     return Difference(absolute=absolute, relative=relative)
 
 

@@ -105,10 +105,13 @@ def program_of(module: torch.nn.Module, examples: Examples, where: str) -> tuple
         raise _explained(error, original, where) from error
 
 
-def convert_module(source: Module | Script, examples: Examples, where: str, fallback: Fallback | None, *, resizable: bool = True) -> Conversion:
+def convert_module(
+    source: Module | Script, examples: Examples, where: str, fallback: Fallback | None, *, resizable: bool = True
+) -> Conversion:
     """A module in memory: through torch.export, or through TorchScript where that is asked for or all there is.
 
-    Only the number of rows varies unless the model is `resizable`: then every size does that it takes in other sizes. Raises InputError that names the line of the model that stands in the way, and what to write instead.
+    Only the number of rows varies unless the model is `resizable`: then every size does that it takes in other sizes. Raises
+    InputError that names the line of the model that stands in the way, and what to write instead.
     """
     original = original_of(source.module, examples, where, varying=None if resizable else frozenset())
     if isinstance(source, Script):
@@ -130,9 +133,7 @@ def convert_module(source: Module | Script, examples: Examples, where: str, fall
     fixed = sorted(original.varying - varying_axes(bare))
     if fixed:
         notes = (*notes, f"fixed although PyTorch takes other sizes: {', '.join(f'{name} axis {axis}' for name, axis in fixed)}")
-    return Conversion(
-        graph=graph, signature=with_tables(bare, graph), original=original, examples_note=examples.note, notes=notes
-    )
+    return Conversion(graph=graph, signature=with_tables(bare, graph), original=original, examples_note=examples.note, notes=notes)
 
 
 def _through_torchscript(original: Original, examples: Examples, notes: tuple[str, ...]) -> Conversion:
@@ -143,7 +144,8 @@ def _through_torchscript(original: Original, examples: Examples, notes: tuple[st
     script, how = script_or_trace(original.module, args, kwargs)
     graph = script_to_onnx(script, original.calling, original.examples, bare, where=original.where)
     signature = with_tables(bare, graph)
-    return Conversion(graph=graph, signature=signature, original=original, examples_note=examples.note, notes=(*notes, f"{how} by TorchScript"))
+    notes = (*notes, f"{how} by TorchScript")
+    return Conversion(graph=graph, signature=signature, original=original, examples_note=examples.note, notes=notes)
 
 
 def _explained(error: BaseException, original: Original, where: str) -> InputError:
@@ -183,11 +185,13 @@ def _signature_by_running(original: Original) -> Signature:
     )
     rows = len(next(iter(original.examples.values())))
     first, more = original.outputs(original.examples), original.outputs(original.at_rows(rows + 1))
-    shapes: list[list[Dim]] = [[ROWS if a != b else a for a, b in zip(x.shape, y.shape, strict=True)] for x, y in zip(first, more, strict=True)]
+    shapes: list[list[Dim]] = [
+        [ROWS if a != b else a for a, b in zip(x.shape, y.shape, strict=True)] for x, y in zip(first, more, strict=True)
+    ]
     for dim in dict.fromkeys(label for label in labels.values() if label != ROWS):
         resized = other_size(original, [axis for axis, label in labels.items() if label == dim])
         for shape, tensor in zip(shapes, original.outputs(resized) if resized else (), strict=False):
-            shape[:] = [dim if known != ROWS and known != size else known for known, size in zip(shape, tensor.shape, strict=True)]
+            shape[:] = [known if known in {ROWS, size} else dim for known, size in zip(shape, tensor.shape, strict=True)]
     names = output_names(original.output_structure(), [True] * len(first))
     return Signature(
         inputs=inputs,

@@ -67,7 +67,8 @@ def parameters_of(module: torch.nn.Module) -> list[str]:
     import torch  # noqa: PLC0415 - takes seconds
 
     if isinstance(module, torch.jit.ScriptModule):
-        return [argument.name for argument in module.forward.schema.arguments[1:]]
+        schema = module.forward.schema  # type: ignore[attr-defined]  # a script's forward is a ScriptMethod
+        return [argument.name for argument in schema.arguments[1:]]
     skip = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind not in skip]
 
@@ -160,12 +161,12 @@ def _nested(flat: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         for part in parents:
             level = level.setdefault(part, {})
             if not isinstance(level, dict):
-                raise InputError.mismatch(f"input '{name}'", expected="a name that is no part of another's path", found=f"'{part}' twice")
+                raise InputError.mismatch(f"input '{name}'", expected="a name that starts no other path", found=f"'{part}' twice")
         level[last] = tensor
     return {name: _tuples(value) for name, value in tree.items()}
 
 
-def _tuples(value: Any) -> Any:
+def _tuples(value: object) -> object:
     if not isinstance(value, dict):
         return value
     inner = {name: _tuples(one) for name, one in value.items()}
@@ -193,7 +194,9 @@ def _used(requests: Requests, found: Sequence[str], parameters: Sequence[str], w
     heads = {name.partition(".")[0] for name in found}
     if len(parameters) == 1 and not heads & set(parameters):
         if not found:
-            raise InputError.mismatch(requests.source, expected=f"a column per input of {where} ({', '.join(parameters)})", found="none of them")
+            raise InputError.mismatch(
+                requests.source, expected=f"a column per input of {where} ({', '.join(parameters)})", found="none of them"
+            )
         return list(found)
     for name in requests.input_columns:
         if name.partition(".")[0] not in parameters:

@@ -97,10 +97,8 @@ def _convert(draft: Draft, source: Module | Script | Program, wishes: Wishes, *,
     draft.warnings = (*draft.warnings, f"sizes besides rows are fixed as in the example inputs: {problem.problem}")
 
 
-def _write(
-    draft: Draft, conversion: Conversion, wishes: Wishes, *, where: str, progress: Progress
-) -> InputError | None:
-    """Fill `draft` with a conversion that passes the checks; returns the problem of one that is wrong for other sizes than it was made with."""
+def _write(draft: Draft, conversion: Conversion, wishes: Wishes, *, where: str, progress: Progress) -> InputError | None:
+    """Fill `draft` with a conversion that passes the checks; returns the problem of one that is only right for its own sizes."""
     from .export_checks import verify, verify_sizes  # noqa: PLC0415 - scipy takes a moment
     from .onnx_graph import opset_of, parameters_of, save  # noqa: PLC0415 - onnx takes a second
     from .roles import with_roles  # noqa: PLC0415

@@ -39,7 +39,7 @@ def verify(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signa
 def verify_sizes(
     torch_side: Runs, onnx_side: Runs, resized: Mapping[str, dict[str, np.ndarray]], signature: Signature, where: str
 ) -> tuple[tuple[Check, ...], InputError | None]:
-    """Compare both sides on feeds in which a dimension has another size: one Check per dimension, up to the first that disagrees, and how."""
+    """Compare both sides on feeds with another size of a dimension: a Check per dimension, up to the first that disagrees, and how."""
     checks: list[Check] = []
     for dim, feeds in resized.items():
         size = next(feeds[spec.name].shape[spec.shape.index(dim)] for spec in signature.inputs if dim in spec.shape)
@@ -98,7 +98,9 @@ def _one_score_per_row(outputs: Mapping[str, np.ndarray], signature: Signature, 
     scores = signature.scores(outputs, where=where)
     if scores.size != rows or not np.isfinite(scores).all():
         found = f"{scores.size}" if scores.size != rows else "NaN or infinity"
-        raise InputError.mismatch(f"{where}: output '{signature.outputs[0].name}'", expected=f"{rows} finite scores, one per row", found=found)
+        raise InputError.mismatch(
+            f"{where}: output '{signature.outputs[0].name}'", expected=f"{rows} finite scores, one per row", found=found
+        )
 
 
 _RANDOM = "take the random numbers out of forward (is a dropout applied outside training?)"
@@ -127,7 +129,9 @@ def _ids(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signatu
                 difference(expected, found, signature, at=f"{where}: with the id {value} in '{spec.name}'")
             elif expected is not None:
                 problem = f"ONNX Runtime refuses the id {value} that PyTorch takes, on {shown(feeds)}"
-                raise InputError(f"{where}: input '{spec.name}'", problem, fix="map unknown ids inside forward with torch.clamp or torch.where")
+                raise InputError(
+                    f"{where}: input '{spec.name}'", problem, fix="map unknown ids inside forward with torch.clamp or torch.where"
+                )
             elif found is not None:
                 quiet_ids.append(f"{spec.name} = {value}")
     if not checked:
@@ -146,11 +150,9 @@ def _outside(spec: InputSpec) -> list[tuple[tuple[int, ...], int]]:
 def _attempt(side: Runs, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
     try:
         return side.run(feeds)
-    except Exception:  # noqa: BLE001 - a refusal is what is asked for, and each runtime raises its own types
+    except Exception:  # a refusal is what is asked for, and each runtime raises its own types
         return None
 
 
 def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
-
-

@@ -14,7 +14,7 @@ from ..core.errors import InputError
 from ..core.signature import Dim, InputSpec, OutputSpec, Signature
 from ..runtime.archive import quiet
 from ..runtime.program import ROWS
-from .one_row import keep_rows
+from .squeezes import mend_squeezes
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ def to_onnx(program: torch.export.ExportedProgram, signature: Signature, where: 
     if converted is None:
         raise InputError(where, "torch.onnx gave no model", fix="run torch.onnx.export(program, (), dynamo=True) to see why")
     model = converted.model
-    keep_rows(model)
+    mend_squeezes(model)
     named = [(s.name, s.shape) for s in signature.inputs] + [(s.name, s.shape) for s in signature.outputs]
     for value, (name, shape) in zip([*model.graph.inputs, *model.graph.outputs], named, strict=True):
         value.name = name

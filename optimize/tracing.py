@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +137,7 @@ def trace(original: Original) -> torch.export.ExportedProgram:
         with quiet():
             try:
                 return _export(original, varying, strict=strict)
-            except Exception as error:  # noqa: BLE001 - torch.export and the user's forward may raise anything
+            except Exception as error:  # torch.export and the user's forward may raise anything
                 first = first or error
     if first is None:
         raise AssertionError("there is always a way to try")
@@ -149,7 +151,8 @@ def trace_flat(source: Module | Program, signature: Signature, samples: Samples)
     rows = samples.rows(7)
     tensors = {spec.name: torch.from_numpy(rows[spec.name]) for spec in signature.inputs}
     if isinstance(source, Program):
-        module, calling = source.program.module(check_guards=False), calling_of_program(source.program, where=source.source)
+        module: torch.nn.Module = source.program.module(check_guards=False)
+        calling = calling_of_program(source.program, where=source.source)
     else:
         parameters = parameters_of(source.module)
         examples = arranged(tensors, parameters, source.where, note=samples.note)
@@ -180,7 +183,8 @@ def _export(original: Original, varying: frozenset[Axis], *, strict: bool) -> to
     args, kwargs = original.calling.arguments([tensor.clone() for tensor in original.examples.values()])
     shape_args, shape_kwargs = original.calling.shapes(shapes)
     bound: dict[str, Any] = dict(inspect.signature(original.module.forward).bind(*shape_args, **shape_kwargs).arguments)
-    with torch.no_grad():
+    # PyTorch prints the graph it had so far to standard error before it raises.
+    with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
         return torch.export.export(original.module, args, kwargs=kwargs, dynamic_shapes=bound, strict=strict)
 
 

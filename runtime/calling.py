@@ -66,7 +66,9 @@ def calling_of(args: Sequence[object], kwargs: dict[str, object], parameters: Se
     found, structure = tree_flatten_with_path((tuple(args), dict(kwargs)))
     labels = [_path(path, parameters) for path, _ in found]
     alone = len(args) + len(kwargs) == 1 and all(len(label) > 1 for label in labels)
-    names, leaves, tensors = [], [], []
+    names: list[str] = []
+    leaves: list[object] = []
+    tensors: list[int] = []
     for position, (label, (_, value)) in enumerate(zip(labels, found, strict=True)):
         name = ".".join(label[1:] if alone else label)
         if isinstance(value, torch.Tensor):

@@ -79,7 +79,7 @@ def _outputs(program: torch.export.ExportedProgram, labels: Mapping[str, str], w
     found = [value for value, there in zip(user, present, strict=True) if there]
     names = output_names(program.call_spec.out_spec, present)
     first = tuple(found[0].shape)
-    if len(first) and not isinstance(first[0], int):
+    if first and not isinstance(first[0], int):
         # PyTorch may only know the leading size as an expression of rows; that it is rows is checked by running the model.
         labels = {**labels, str(first[0]): ROWS}
     return tuple(
