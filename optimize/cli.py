@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,17 +31,32 @@ NameOption = Annotated[str | None, typer.Option("--name", help="Name of the resu
 RequestsOption = Annotated[Path | None, typer.Option("--requests", metavar="FILE", help="requests.parquet to check and calibrate on.")]
 
 
+class FallbackChoice(enum.StrEnum):
+    """Ways to convert what torch.export cannot."""
+
+    TORCHSCRIPT = "torchscript"
+
+
 @app.command("export")
 @door
 def export_command(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="model.pt (torch.export), model.onnx, package.module:factory or train.py:factory.")
+        str, typer.Argument(metavar="MODEL", help="A model file, package.module:factory, train.py:factory, or a Hugging Face folder.")
     ],
     name: NameOption = None,
     weights: Annotated[Path | None, typer.Option("--weights", metavar="FILE", help="A state_dict for the factory's model.")] = None,
     requests: RequestsOption = None,
+    examples: Annotated[
+        Path | None, typer.Option("--examples", metavar="FILE", help="inputs.npz with an array per input, where there are no requests.")
+    ] = None,
     request_inputs: Annotated[
         str | None, typer.Option("--request-inputs", metavar="A,B", help="Inputs with one value per request (user, context, history).")
+    ] = None,
+    score: Annotated[
+        str | None, typer.Option("--score", metavar="OUTPUT", help="What to rank by when a model has several outputs: ctr, or 'output[1]'.")
+    ] = None,
+    fallback: Annotated[
+        FallbackChoice | None, typer.Option("--fallback", help="Convert through TorchScript what torch.export cannot, where that is sound.")
     ] = None,
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Unpickle the file: it may run any code. Only for files you made.")
@@ -47,7 +64,11 @@ def export_command(
     store: StoreOption = None,
     json_path: JsonOption = None,
 ) -> None:
-    """Turn a PyTorch ranker into an artifact, checked against PyTorch at 1, 2 and 256 rows."""
+    """Turn a recommender into an artifact, checked against the original at 1, 2, 7 and 256 rows.
+
+    MODEL is a torch.export archive, a TorchScript archive, an ONNX file, a Hugging Face folder, or code that builds a module
+    (with --weights, a state_dict or safetensors file). What a file is follows from its content, not its name.
+    """
     from .export import export  # noqa: PLC0415 - --help must not wait for torch
 
     chosen = name or _default_name(model)
@@ -60,6 +81,9 @@ def export_command(
             requests=requests,
             weights=weights,
             request_inputs=inputs,
+            example_inputs=examples,
+            score=score,
+            fallback=None if fallback is None else fallback.value,
             trust_pickle=trust_pickle,
             progress=progress,
         )
@@ -154,15 +178,38 @@ def recipes(json_path: JsonOption = None) -> None:
 @app.command()
 @door
 def inspect(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name in the store or an artifact's path.")], store: StoreOption = None
+    model: ModelArgument,
+    candidates: Annotated[int, typer.Option("--candidates", metavar="N", help="Candidates of the request whose work is counted.")] = 256,
+    dim: Annotated[
+        list[str] | None, typer.Option("--dim", metavar="NAME=SIZE", help="Size of another dimension that varies (50 without; repeatable).")
+    ] = None,
+    requests: Annotated[
+        Path | None, typer.Option("--requests", metavar="FILE", help="requests.parquet that says which inputs have which role.")
+    ] = None,
+    request_inputs: Annotated[
+        str | None, typer.Option("--request-inputs", metavar="A,B", help="Inputs with one value per request (user, context, history).")
+    ] = None,
+    store: StoreOption = None,
+    json_path: JsonOption = None,
 ) -> None:
-    """Show a model's inputs with roles, size, operators, lineage and checks."""
-    from .describe import artifact_text  # noqa: PLC0415 - as above
-    from .onnx_graph import histogram_of, load  # noqa: PLC0415
+    """Show a model's inputs with roles, tables, work per request, operators and lineage; stores nothing."""
+    from .describe import inspection_text  # noqa: PLC0415 - as above
+    from .inspection import inspect as look  # noqa: PLC0415
+    from .sizes import read_dims  # noqa: PLC0415
 
-    place = _store(store)
-    artifact = place.resolve(model)
-    say(artifact_text(artifact, histogram_of(load(artifact.model_path)), place.lineage(artifact)))
+    inputs = [part.strip() for part in request_inputs.split(",") if part.strip()] if request_inputs is not None else None
+    with progress_bar() as progress:
+        seen = look(
+            model,
+            requests=requests,
+            request_inputs=inputs,
+            candidates=candidates,
+            dims=read_dims(dim or []),
+            store=_store(store),
+            progress=progress,
+        )
+    say(inspection_text(seen, min(120, shutil.get_terminal_size((120, 24)).columns)), json_path=json_path)
+    write_json(seen, json_path)
 
 
 def _apply(recipe: Recipe, model: str, *, name: str | None, requests: Path | None, store: Path | None, json_path: str | None) -> None:

@@ -12,7 +12,6 @@ from .dependence import Dependence, Flow, flow_of, inlined
 from .embeddings import Table, tables_of, weight_bytes
 from .flops import flops_of
 from .operands import Operands, UnknownCost, op_name
-from .probe import fill
 from .repeats import body_of, branches_of, counters_of
 from .shapes import Tensors
 from .sizes import Sizes, sizes_of
@@ -102,7 +101,7 @@ def cost_of(model: ir.Model, signature: Signature, sizes: Sizes | None = None) -
     if flow.roles_known and signature.layout == "rows":
         worlds.append((_tensors(whole, signature, sizes.of_one_row()), sizes.of_one_row()))
     today, once = worlds[0][0], worlds[-1][0]
-    failure = fill(whole, signature, worlds, counters_of(whole, flow, today))
+    failure = _fill(whole, signature, worlds, counters_of(whole, flow, today))
     notes = (f"ONNX Runtime cannot run it to show the shapes that inference leaves open: {failure}",) if failure else ()
     return Cost(
         sizes=sizes,
@@ -184,6 +183,15 @@ class _Walk:
             bytes_once=moved if moved is None or not shared else _times(bytes_of, once, place.times_once)[0],
             unknown=no_flops or no_bytes,
         )
+
+
+def _fill(model: ir.Model, signature: Signature, worlds: list[tuple[Tensors, Sizes]], counters: list[ir.Value]) -> str | None:
+    """Run the model where shapes are missing; gives the reason when it cannot be run."""
+    if not counters and not any(tensors.holes() for tensors, _ in worlds):
+        return None
+    from .probe import fill  # noqa: PLC0415 - onnxruntime takes a second
+
+    return fill(model, signature, worlds, counters)
 
 
 def _times(formula: Callable[[Operands], int], x: Operands, times: int) -> tuple[int | None, str]:

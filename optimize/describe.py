@@ -1,18 +1,17 @@
-"""Artifacts and recipes as text for the terminal."""
+"""Artifacts, models and recipes as text for the terminal."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from ..core.artifact import Manifest, ModelArtifact
 from ..recipes.recipe import Recipe
-
-_WIDTH = 120
+from .describe_cost import cost_text, tables_text
+from .drawing import WIDTH, drawn, shape_text, size_text, wrapped, wrapped_items
+from .inspection import Inspection
 
 
 def result_text(artifact: ModelArtifact) -> str:
@@ -29,40 +28,72 @@ def result_text(artifact: ModelArtifact) -> str:
             moved = f"scores moved by at most {numbers['max_abs_difference']:.3g}{ranks} on {numbers['rows_compared']:.0f} rows"
             lines.append(f"    {size_text(before)} -> {size_text(after)}; {moved}")
     lines.extend(f"  ok: {check.name} ({check.detail})" for check in manifest.checks)
+    lines.extend(f"  warning: {warning}" for warning in manifest.warnings)
+    lines.extend(f"  note: {warning}" for warning in manifest.warnings)
     lines.append(f"next: optimize inspect {manifest.name}   or   profile compare BASE {manifest.name}")
     return "\n".join(lines)
 
 
-def artifact_text(artifact: ModelArtifact, operators: Mapping[str, int], lineage: Sequence[Manifest]) -> str:
-    """Everything a manifest says, and which operators the graph holds."""
-    manifest = artifact.manifest
-    inputs = Table(title="Inputs and outputs", title_justify="left")
-    for column in ("name", "dtype", "shape", "role", "rows of its table"):
-        inputs.add_column(column)
-    for spec in manifest.signature.inputs:
-        rows = f"{spec.rows_of_table:,}" if spec.rows_of_table is not None else "-"
-        inputs.add_row(spec.name, spec.dtype, _shape(spec.shape), spec.role, rows)
-    for output in manifest.signature.outputs:
-        inputs.add_row(output.name, output.dtype, _shape(output.shape), "output", "-")
+def inspection_text(seen: Inspection, width: int = WIDTH) -> str:
+    """Everything that is known about a model, at most `width` columns wide."""
+    manifest = seen.manifest
+    origin = f"from {seen.source}, " if manifest is not None else ""
+    roles = seen.roles_from if seen.cost.roles_known else "roles unknown"
+    facts = f"{origin}layout {seen.signature.layout}, {roles}, opset {seen.opset}"
     lines = [
-        f"{manifest.name}  {manifest.digest}",
-        f"from {manifest.source}, layout {manifest.signature.layout}, opset {manifest.opset}",
-        f"{size_text(artifact.size_bytes)}, {manifest.parameters:,} parameters",
+        f"{seen.name}  {manifest.digest[:12]}" if manifest is not None else seen.name,
+        wrapped(facts, width),
+        f"{size_text(seen.size_bytes)}, {seen.parameters:,} parameters",
         "",
-        _drawn(inputs),
-        "operators: " + ", ".join(f"{name} {count}" for name, count in operators.items()),
+        _signature_table(seen, width),
         "",
-        "lineage:",
     ]
+    if seen.cost.tables:
+        lines += [tables_text(seen.cost.tables, width), ""]
+    lines += [cost_text(seen.cost, width), ""]
+    lines.append(wrapped_items("operators", [f"{name} {count}" for name, count in seen.operators.items()], width))
+    if manifest is not None:
+        lines += ["", _history_text(manifest, seen.lineage, width)]
+    return "\n".join(lines)
+
+
+def _signature_table(seen: Inspection, width: int) -> str:
+    grid = Table(title="Inputs and outputs", title_justify="left")
+    grid.add_column("name", overflow="fold")
+    grid.add_column("dtype", no_wrap=True)
+    grid.add_column("shape", overflow="fold")
+    grid.add_column("role", no_wrap=True)
+    grid.add_column("rows of its table", justify="right")
+    for spec in seen.signature.inputs:
+        rows = f"{spec.rows_of_table:,}" if spec.rows_of_table is not None else "-"
+        grid.add_row(escape(spec.name), spec.dtype, shape_text(spec.shape), spec.role, rows)
+    score = seen.signature.score
+    for output in seen.signature.outputs:
+        ranked = score is not None and score.output == output.name
+        role = "output" if not ranked else "score" if score is None or score.column is None else f"score: column {score.column}"
+        grid.add_row(escape(output.name), output.dtype, shape_text(output.shape), role, "-")
+    return drawn(grid, width)
+
+
+def _history_text(manifest: Manifest, lineage: Sequence[Manifest], width: int) -> str:
+    """Lineage, steps, checks and warnings of an artifact."""
+    lines = ["lineage:"]
     lines.extend(f"  {one.name}  {one.digest[:12]}  {one.recipe or 'export'}" for one in reversed(lineage))
     if lineage and lineage[-1].parent is not None:
         lines.append(f"  (its parent {lineage[-1].parent[:12]} is no longer in the store)")
     lines.append("steps:")
-    lines.extend(f"  {number}. {step.kind}: {step.summary}" for number, step in enumerate(manifest.steps, start=1))
+    lines.extend(
+        wrapped(f"{number}. {step.kind}: {step.summary}", width, indent="  ") for number, step in enumerate(manifest.steps, start=1)
+    )
     if manifest.checks:
         lines.append("checks:")
-        lines.extend(f"  {'ok' if check.passed else 'FAILED'}: {check.name} ({check.detail})" for check in manifest.checks)
-    lines.append("made with " + ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items()))
+        lines.extend(
+            wrapped(f"{'ok' if check.passed else 'FAILED'}: {check.name} ({check.detail})", width, indent="  ") for check in manifest.checks
+        )
+    if manifest.warnings:
+        lines.append("notes:")
+        lines.extend(wrapped(warning, width, indent="  ") for warning in manifest.warnings)
+    lines.append(wrapped_items("made with", [f"{tool} {version}" for tool, version in manifest.tools.items()], width))
     return "\n".join(lines)
 
 
@@ -73,23 +104,4 @@ def recipes_table(recipes: Sequence[Recipe]) -> str:
         table.add_column(column)
     for recipe in recipes:
         table.add_row(recipe.label, ", ".join(str(step.__struct_config__.tag) for step in recipe.steps), recipe.description)
-    return _drawn(table)
-
-
-def size_text(size_bytes: float) -> str:
-    """`45.3 KiB`, `1.20 MiB`."""
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:.3g} {unit}"
-    return f"{size_bytes:.0f} B"
-
-
-def _shape(shape: Sequence[int | str]) -> str:
-    return escape("[" + ", ".join(str(dim) for dim in shape) + "]")
-
-
-def _drawn(table: Table) -> str:
-    console = Console(file=io.StringIO(), width=_WIDTH, no_color=True)
-    with console.capture() as captured:
-        console.print(table)
-    return captured.get().rstrip("\n")
+    return drawn(table)

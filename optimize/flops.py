@@ -13,38 +13,52 @@ from . import flops_products as products
 from . import flops_sequences as sequences
 from .operands import Operands, UnknownCost
 
+
+def _operators(names: str) -> tuple[str, ...]:
+    """Operators written one after another; `com.microsoft:` stands before those that ONNX does not have."""
+    return tuple(names.split())
+
+
 _MOVES = frozenset(
-    "Cast CastLike ChannelShuffle Col2Im Compress Concat ConcatFromSequence Constant ConstantOfShape DepthToSpace Dropout Expand EyeLike "
-    "Flatten Gather GatherElements GatherND Identity OneHot Optional OptionalGetElement OptionalHasElement Pad Reshape ReverseSequence "
-    "SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength Shape Size "
-    "Slice SpaceToDepth Split SplitToSequence Squeeze TensorScatter Tile Transpose Trilu Unsqueeze com.microsoft:ExpandDims "
-    "com.microsoft:GatherND com.microsoft:Pad com.microsoft:QLinearConcat com.microsoft:Trilu".split()
+    _operators(
+        """Cast CastLike ChannelShuffle Col2Im Compress Concat ConcatFromSequence Constant ConstantOfShape DepthToSpace Dropout Expand
+        EyeLike Flatten Gather GatherElements GatherND Identity OneHot Optional OptionalGetElement OptionalHasElement Pad Reshape
+        ReverseSequence SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength Shape Size Slice
+        SpaceToDepth Split SplitToSequence Squeeze TensorScatter Tile Transpose Trilu Unsqueeze com.microsoft:ExpandDims
+        com.microsoft:GatherND com.microsoft:Pad com.microsoft:QLinearConcat com.microsoft:Trilu"""
+    )
 )
 
 _PER_OUTPUT: dict[str, int] = {
     **dict.fromkeys(
-        "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Celu Cos Cosh Div Elu Equal "
-        "Erf Exp Floor Greater GreaterOrEqual HardSigmoid Hardmax IsInf IsNaN LeakyRelu Less LessOrEqual Log Mod Mul Neg Not Or PRelu Pow "
-        "Range Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Tan Tanh ThresholdedRelu Where Xor".split(),
+        _operators(
+            """Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Celu Cos Cosh Div Elu
+            Equal Erf Exp Floor Greater GreaterOrEqual HardSigmoid Hardmax IsInf IsNaN LeakyRelu Less LessOrEqual Log Mod Mul Neg Not Or
+            PRelu Pow Range Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Tan Tanh ThresholdedRelu Where
+            Xor"""
+        ),
         1,
     ),
-    **dict.fromkeys(("BatchNormalization", "Clip", "DequantizeLinear", "HardSwish", "QuantizeLinear", "Shrink", "Swish"), 2),
-    **dict.fromkeys(("com.microsoft:DequantizeLinear", "com.microsoft:GatherBlockQuantized", "com.microsoft:QuantizeLinear"), 2),
-    **dict.fromkeys(("LpNormalization", "Mish", "RotaryEmbedding", "com.microsoft:QuickGelu", "com.microsoft:RotaryEmbedding"), 3),
-    **dict.fromkeys(("LogSoftmax", "Softmax", "com.microsoft:Gelu"), sequences.SOFTMAX),
-    **dict.fromkeys(("com.microsoft:BiasGelu", "com.microsoft:BiasSoftmax"), 6),
-    **dict.fromkeys(("com.microsoft:QLinearAdd", "com.microsoft:QLinearMul"), 5),
+    **dict.fromkeys(_operators("BatchNormalization Clip DequantizeLinear HardSwish QuantizeLinear Shrink Swish"), 2),
+    **dict.fromkeys(_operators("com.microsoft:DequantizeLinear com.microsoft:GatherBlockQuantized com.microsoft:QuantizeLinear"), 2),
+    **dict.fromkeys(_operators("LpNormalization Mish RotaryEmbedding com.microsoft:QuickGelu com.microsoft:RotaryEmbedding"), 3),
+    **dict.fromkeys(_operators("LogSoftmax Softmax com.microsoft:Gelu"), sequences.SOFTMAX),
+    **dict.fromkeys(_operators("com.microsoft:QLinearAdd com.microsoft:QLinearMul"), 5),
+    **dict.fromkeys(_operators("com.microsoft:BiasGelu com.microsoft:BiasSoftmax"), 6),
 }
 
 _PER_INPUT: dict[str, int] = {
-    **dict.fromkeys("ArgMax ArgMin CumProd CumSum GlobalAveragePool GlobalMaxPool NonZero".split(), 1),
-    **dict.fromkeys("ReduceMax ReduceMin ReduceProd ReduceSum".split(), 1),
-    **dict.fromkeys(("ReduceL1", "ReduceSumSquare"), 2),
+    **dict.fromkeys(_operators("ArgMax ArgMin CumProd CumSum GlobalAveragePool GlobalMaxPool NonZero"), 1),
+    **dict.fromkeys(_operators("ReduceMax ReduceMin ReduceProd ReduceSum"), 1),
+    **dict.fromkeys(_operators("ReduceL1 ReduceSumSquare"), 2),
     "DynamicQuantizeLinear": 4,
 }
 # A reduction that ends with one more function of each result.
 _PER_INPUT_AND_OUTPUT: dict[str, tuple[int, int]] = {
-    **{"ReduceMean": (1, 1), "ReduceLogSum": (1, 1), "ReduceL2": (2, 1), "ReduceLogSumExp": (4, 2)},
+    "ReduceL2": (2, 1),
+    "ReduceLogSum": (1, 1),
+    "ReduceLogSumExp": (4, 2),
+    "ReduceMean": (1, 1),
 }
 
 

@@ -39,10 +39,13 @@ def _recurrent(x: Operands, gates: int, step: int) -> int:
     return steps_and_batch * directions * hidden * (2 * gates * (inputs + hidden) + step + bias)
 
 
-def _attend(batch: int, heads: int, queries: int, keys: int, sizes: tuple[int, int], masks: int) -> int:
-    """Scores, scale, masks added, softmax, weighted values; `sizes` are those of a key and of a value. Causal masks save nothing."""
+def _attend(pairs: int, sizes: tuple[int, int], masks: int) -> int:
+    """Scores, scale, masks added, softmax and weighted values for every pair of a query and a key, over all heads and rows.
+
+    `sizes` are those of a key and of a value. Causal masks save nothing.
+    """
     key, value = sizes
-    return batch * heads * queries * keys * (2 * key + 1 + masks + SOFTMAX + 2 * value)
+    return pairs * (2 * key + 1 + masks + SOFTMAX + 2 * value)
 
 
 def attention(x: Operands) -> int:
@@ -55,7 +58,7 @@ def attention(x: Operands) -> int:
         batch, heads, queries, keys, sizes = q[0], q[1], q[2], k[2], (k[3], v[3])
     keys += x.shape(4)[2] if x.given(4) else 0
     softcap = 3 if x.node.attributes.get_float("softcap", 0.0) else 0
-    return _attend(batch, heads, queries, keys, sizes, (1 if x.given(3) else 0) + softcap)
+    return _attend(batch * heads * queries * keys, sizes, (1 if x.given(3) else 0) + softcap)
 
 
 def packed_attention(x: Operands) -> int:
@@ -68,7 +71,7 @@ def packed_attention(x: Operands) -> int:
     keys = queries + (x.shape(past)[3] if x.given(past) else 0)
     masks = x.given(mask) + (bias is not None and x.given(bias))
     product = batch * queries * sum(projected) * (2 * width + (1 if x.given(2) else 0) + (1 if quantized else 0))
-    return product + _attend(batch, heads, queries, keys, (projected[1] // heads, projected[2] // heads), masks)
+    return product + _attend(batch * heads * queries * keys, (projected[1] // heads, projected[2] // heads), masks)
 
 
 def multi_head_attention(x: Operands) -> int:
@@ -88,4 +91,4 @@ def multi_head_attention(x: Operands) -> int:
             keys, key, value = k[1], k[2] // heads, x.shape(2)[2] // heads
     biases = batch * heads * (queries * key + keys * (key + value)) if x.given(3) else 0
     keys += x.shape(6)[2] if x.given(6) else 0
-    return biases + _attend(batch, heads, queries, keys, (key, value), x.given(4) + x.given(5))
+    return biases + _attend(batch * heads * queries * keys, (key, value), x.given(4) + x.given(5))

@@ -53,7 +53,8 @@ def _without_weights(path: Path) -> onnx.ModelProto:
                 parts.append(_graph_field(data, content, path.name, tensors))
             else:
                 parts.append(data[start : content[1]])
-        proto = onnx.ModelProto.FromString(b"".join(parts))
+        proto = onnx.ModelProto()
+        proto.ParseFromString(b"".join(parts))
     proto.graph.initializer.extend(tensors)
     return proto
 
@@ -78,7 +79,8 @@ def _tensor(data: mmap.mmap, tensor: Span, location: str) -> onnx.TensorProto:
             raw = content
         else:
             parts.append(data[start : content[1]])
-    proto = onnx.TensorProto.FromString(b"".join(parts))
+    proto = onnx.TensorProto()
+    proto.ParseFromString(b"".join(parts))
     if raw is not None:
         proto.data_location = onnx.TensorProto.EXTERNAL
         for key, value in (("location", location), ("offset", raw[0]), ("length", raw[1] - raw[0])):

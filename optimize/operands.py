@@ -11,8 +11,8 @@ import onnx_ir as ir
 from .shapes import Shape, Tensors
 
 
-class UnknownCost(Exception):  # noqa: N818 - not an error: caught where a cost is recorded as unknown, with this reason
-    """A formula needs a shape or a number that nobody knows."""
+class UnknownCost(Exception):
+    """A formula needs a shape or a number that nobody knows; caught where a cost is recorded as unknown, with this reason."""
 
 
 class Operands(msgspec.Struct, frozen=True):

@@ -107,20 +107,20 @@ def fill(model: ir.Model, signature: Signature, worlds: Sequence[tuple[Tensors, 
     `numbers_of` are values whose numbers are wanted too. Gives the reason when ONNX Runtime cannot run the model, None otherwise.
     """
     holes = list(dict.fromkeys(value for tensors, _ in worlds for value in tensors.holes()))
-    if not holes and not numbers_of:
-        return None
     try:
         probe = Probe(model, holes, numbers_of)
         for tensors, sizes in worlds:
             for value, seen in probe.run(_feeds(signature, sizes)).items():
                 tensors.learn(value, seen.shape, seen.dtype, seen.numbers)
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's own types; what stays unknown is said to be unknown
+    except Exception as error:  # ONNX Runtime's own types; what stays unknown is said to be unknown
         return (str(error).splitlines() or [type(error).__name__])[0]
     return None
 
 
 def _feeds(signature: Signature, sizes: Sizes) -> dict[str, np.ndarray]:
     """Generated inputs of these sizes, ids inside their tables where those are known."""
-    fixed = [msgspec.structs.replace(spec, shape=(ROWS, *sizes.shape(spec, signature)[1:])) for spec in signature.inputs]
-    rows = from_signature(msgspec.structs.replace(signature, inputs=tuple(fixed), layout="rows")).rows(sizes.candidates)
-    return {spec.name: rows[spec.name][: sizes.shape(spec, signature)[0]] for spec in signature.inputs}
+    shapes = {spec.name: sizes.shape(spec, signature) for spec in signature.inputs}
+    fixed = [msgspec.structs.replace(spec, shape=(ROWS, *shapes[spec.name][1:])) for spec in signature.inputs]
+    samples = from_signature(msgspec.structs.replace(signature, inputs=tuple(fixed), layout="rows"))
+    rows = samples.rows(max(shape[0] for shape in shapes.values()))
+    return {name: rows[name][: shape[0]] for name, shape in shapes.items()}

@@ -87,7 +87,7 @@ class Tensors:
             self._declare(value, proto.graph)
         try:
             inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
-        except Exception:  # noqa: BLE001 - it raises its own types on graphs it does not understand; every value then is a hole
+        except Exception:  # it raises its own types on graphs it does not understand; every value then is a hole
             return
         found = {info.name: info.type for info in (*inferred.graph.value_info, *inferred.graph.output)}
         for value in (value for node in graph for value in node.outputs):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from ..core.errors import InputError, UnknownName
-from ..core.signature import InputSpec, Signature
+from ..core.signature import Dim, InputSpec, Signature
 
 CANDIDATES = 256
 USUAL = 50
@@ -24,8 +24,12 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         leading = spec.shape[0]
         if isinstance(leading, str):
             leading = 1 if signature.layout == "request" and spec.role == "request" else self.candidates
-        named = {**self.dims, spec.shape[0]: self.candidates}
-        return (leading, *(named[dim] if isinstance(dim, str) else dim for dim in spec.shape[1:]))
+        return (leading, *(self._size(dim, spec) for dim in spec.shape[1:]))
+
+    def _size(self, dim: Dim, spec: InputSpec) -> int:
+        if isinstance(dim, int):
+            return dim
+        return self.candidates if dim == spec.shape[0] else self.dims[dim]
 
     def of_one_row(self) -> Sizes:
         """The same with a single candidate."""
@@ -43,6 +47,17 @@ def sizes_of(signature: Signature, *, candidates: int = CANDIDATES, dims: Mappin
     for name, size in (dims or {}).items():
         chosen[_dimension(name, names, signature)] = _at_least_one(size, f"--dim {name}")
     return Sizes(candidates=_at_least_one(candidates, "--candidates"), dims=chosen)
+
+
+def read_dims(written: Sequence[str]) -> dict[str, int]:
+    """Sizes from `history=50`; raises InputError for anything else."""
+    dims = {}
+    for text in written:
+        name, _, size = text.partition("=")
+        if not name or not size.isdecimal():
+            raise InputError.mismatch("--dim", expected="NAME=SIZE", found=repr(text), fix="for example --dim history=50")
+        dims[name] = int(size)
+    return dims
 
 
 def _dimension(name: str, known: list[str], signature: Signature) -> str:

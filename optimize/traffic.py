@@ -5,11 +5,9 @@ from __future__ import annotations
 from .operands import Operands
 
 # Runtimes hand the same memory on under another shape.
-_VIEWS = frozenset("Constant Dropout Flatten Identity Reshape Shape Size Squeeze Unsqueeze".split())
+_VIEWS = frozenset({"Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze"})
 # These read as much of their first input as they write, not all of it: a lookup touches only the rows that are looked up.
-_PARTIAL = frozenset(
-    "Compress Gather GatherElements GatherND Slice com.microsoft:GatherBlockQuantized com.microsoft:GatherND".split()
-)
+_PARTIAL = frozenset({"Compress", "Gather", "GatherElements", "GatherND", "Slice", "com.microsoft:GatherBlockQuantized"})
 
 
 def bytes_of(x: Operands) -> int:

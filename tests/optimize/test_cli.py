@@ -40,9 +40,23 @@ def test_inspect_shows_roles_operators_and_lineage(exported: ModelArtifact, stor
     run("apply", "prune", "v1.1", "--store", store.root)
     shown = run("inspect", "v1.1-prune", "--store", store.root).stdout
     row = next(line for line in shown.splitlines() if "history" in line)
-    assert [part.strip() for part in row.strip("│").split("│")] == ["history", "int64", "[rows, 6]", "request", "50"]
+    name, dtype, _, role, table_rows = (part.strip() for part in row.strip("│").split("│"))
+    assert (name, dtype, role, table_rows) == ("history", "int64", "request", "50")
     assert "Gather 3" in shown
     assert "prune@1" in shown
+    assert "request-only" in shown
+
+
+def test_inspect_looks_at_a_bare_archive_and_stores_nothing(archive: Path, requests: Requests, tmp_path: Path) -> None:
+    requests.write(tmp_path / "sample.parquet")
+    options = ("--requests", tmp_path / "sample.parquet", "--candidates", 10, "--store", tmp_path / "store")
+    result = run("inspect", archive, *options, "--json", "-")
+    found = json.loads(result.stdout)
+    assert found["schema_version"] == 1
+    assert found["cost"]["sizes"]["candidates"] == 10
+    assert found["flops"]["total"] == found["flops"]["request"] + found["flops"]["candidate"] + found["flops"]["constant"]
+    assert "per request of 10 candidates" in result.stderr
+    assert not (tmp_path / "store").exists()
 
 
 def test_recipes_lists_what_is_shipped() -> None:
@@ -64,6 +78,7 @@ def test_recipes_lists_what_is_shipped() -> None:
         (("prune", "v1.1", "--keep", "1.5"), "expected a share between 0 and 1, found 1.5"),
         (("apply", "int9", "v1.1"), "unknown recipe 'int9'"),
         (("inspect", "nothing-here"), "unknown model 'nothing-here'"),
+        (("inspect", "v1.1", "--dim", "history"), "--dim: expected NAME=SIZE, found 'history'"),
         (("export", "x.pt", "--name", "a/b"), "--name: expected letters"),
     ],
 )
