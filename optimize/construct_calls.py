@@ -6,10 +6,10 @@ import ast
 from typing import TYPE_CHECKING
 
 from .finding import Clue, Finding
-from .rewriting import aliases, arguments, assigned, calls, dotted, kept, name_of, receiver, renamed, replaced, shown, uses
+from .rewriting import aliases, arguments, assigned, calls, dotted, kept, name_of, receiver, renamed, replaced, shown
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 _LOGS = frozenset({"debug", "info", "warning", "error", "exception", "log"})
 _CONSTANT_LIST = "fake tensor in the exported program constant's list"
@@ -52,11 +52,17 @@ def packed(clue: Clue) -> Finding | None:
         return Finding(construct, change, "trace")
     call = packing[0]
     padded = shown(call.args[0], 40) if call.args else "x"
-    lengths = shown(kept(call.args[1])) if len(call.args) > 1 else "lengths"
+    given = [*call.args[1:2], *(k.value for k in call.keywords if k.arg == "lengths")]
+    lengths = shown(kept(given[0])) if given else "lengths"
     network = _network(site.function, call)
     if any(getattr(m, "bidirectional", False) for m in clue.module.modules()):
         change = f"run {network} on the padded sequence twice, once on each row reversed within its length, and take position {lengths} - 1"
         return Finding(construct, change, "trace")
+    if calls(ast.walk(site.function) if site.function else iter(()), "pad_packed_sequence"):
+        mask = f"(torch.arange(out.shape[1], device=out.device)[None, :] < {lengths}[:, None]).unsqueeze(-1)"
+        return Finding(
+            construct, f"run it on the padded sequence and mask the rest: `out, _ = {network}({padded}); out = out * {mask}`", "trace"
+        )
     last = f"out.gather(1, ({lengths} - 1).view(-1, 1, 1).expand(-1, 1, out.shape[-1])).squeeze(1)"
     change = f"run it on the padded sequence and take the output at each row's last step: `out, _ = {network}({padded}); last = {last}`"
     return Finding(construct, change, "trace")
@@ -140,7 +146,10 @@ def tensor_of_tensors(clue: Clue) -> Finding | None:
             return Finding(construct, f"compute it without a list: `{shown(renamed(kept(given.elt), {loop.target.id: loop.iter}))}`")
     if isinstance(given, ast.List):
         return Finding(construct, f"use `torch.stack([{', '.join(shown(kept(e)) for e in given.elts)}])`")
-    return Finding(construct, f"use `{shown(given)}` itself" if isinstance(given, ast.Name | ast.Attribute) else "use the tensor itself, or torch.stack")
+    return Finding(
+        construct,
+        f"use `{shown(given)}` itself" if isinstance(given, ast.Name | ast.Attribute) else "use the tensor itself, or torch.stack",
+    )
 
 
 def sparse(clue: Clue) -> Finding | None:
@@ -158,7 +167,9 @@ def sparse(clue: Clue) -> Finding | None:
 
 def gradient(clue: Clue) -> Finding | None:
     """Derivatives taken in forward."""
-    used = calls(clue.site.nodes(), "backward", "requires_grad_") or [c for c in calls(clue.site.nodes(), "grad") if "autograd" in dotted(c.func)]
+    used = calls(clue.site.nodes(), "backward", "requires_grad_") or [
+        c for c in calls(clue.site.nodes(), "grad") if "autograd" in dotted(c.func)
+    ]
     if not used or not clue.says(_CONSTANT_LIST, "requires_grad", "backward", "grad"):
         return None
     change = f"write the derivative out, or compute it outside of the model: `{shown(used[0], 50)}` cannot be part of what is served"
@@ -208,7 +219,9 @@ def parallel(clue: Clue) -> Finding | None:
     import torch  # noqa: PLC0415 - takes seconds
 
     for name, module in clue.module.named_modules():
-        if isinstance(module, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel) and clue.says("device", "parallel", "replica"):
+        if isinstance(module, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel) and clue.says(
+            "device", "parallel", "replica"
+        ):
             where = f"self.{name}" if name else "the model"
             return Finding("a module in DataParallel", f"export what is inside: `{where}.module`")
     return None
@@ -218,7 +231,9 @@ def caught(clue: Clue) -> Finding | None:
     """try/except that decides by whether PyTorch fails."""
     if not any(isinstance(node, ast.Try) for node in (*clue.site.around, clue.site.statement)):
         return None
-    return Finding("try/except around tensors", "decide by shapes or types, which are known before; an exported graph cannot catch an error")
+    return Finding(
+        "try/except around tensors", "decide by shapes or types, which are known before; an exported graph cannot catch an error"
+    )
 
 
 def unsupported(clue: Clue) -> Finding | None:

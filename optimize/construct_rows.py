@@ -6,16 +6,21 @@ import ast
 import re
 from collections.abc import Iterator
 
+from .construct_values import calls_of, numpy_in_torch
 from .finding import Clue, Finding
 from .places import Site
-from .rewriting import assigned, calls, dotted, kept, name_of, receiver, renamed, replaced, shown, without_leaving
+from .rewriting import aliases, assigned, calls, dotted, kept, name_of, receiver, renamed, replaced, shown, without_leaving
 
 _FIXED = (
     *("Constraints violated", "specialized it to be a constant", "is invalid for input of size", "must match the size of tensor"),
     *("Sizes of tensors must match", "Expected hidden size", "attempting to expand", "out of bounds for dimension 0"),
 )
-_SIZES = re.compile(r"constant \((\d+)\)|shape '\[(\d+)|tensor b \((\d+)\)|but got (\d+)|got [\[(]\d+, (\d+)|-> (\d+)!|dimension 0 with size (\d+)")
-_MAKERS = frozenset({"zeros", "ones", "empty", "full", "rand", "randn", "arange", "eye", "expand", "repeat", "view", "reshape", "range", "tile"})
+_SIZES = re.compile(
+    r"constant \((\d+)\)|shape '\[(\d+)|tensor b \((\d+)\)|but got (\d+)|got [\[(]\d+, (\d+)|-> (\d+)!|dimension 0 with size (\d+)"
+)
+_MAKERS = frozenset(
+    {"zeros", "ones", "empty", "full", "rand", "randn", "arange", "eye", "expand", "repeat", "view", "reshape", "range", "tile"}
+)
 Loop = ast.For | ast.comprehension
 
 
@@ -26,6 +31,9 @@ def mask_loop(clue: Clue) -> Finding | None:
         if not isinstance(loop, ast.For) or len(loop.body) != 1 or not isinstance(loop.body[0], ast.Assign):
             continue
         target, value = loop.body[0].targets[0], loop.body[0].value
+        placed = _scattered(loop, target, value)
+        if placed:
+            return Finding("a Python loop that sets one entry per row", f"set them at once: `{placed}`", "script")
         if not (isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Tuple) and isinstance(value, ast.Constant)):
             continue
         cut = target.slice.elts[-1]
@@ -34,12 +42,29 @@ def mask_loop(clue: Clue) -> Finding | None:
             continue
         mask, sign = shown(target.value), "<" if cut.upper is not None else ">="
         inside = f"torch.arange({mask}.shape[1], device={lengths}.device)[None, :] {sign} {lengths}[:, None]"
-        return Finding("a Python loop that fills a mask row by row", f"compute it at once: `{mask} = {_filled(mask, inside, value)}`", "script")
+        return Finding(
+            "a Python loop that fills a mask row by row", f"compute it at once: `{mask} = {_filled(mask, inside, value)}`", "script"
+        )
     return None
 
 
+def _scattered(loop: ast.For, target: ast.expr, value: ast.expr) -> str | None:
+    """`for i, n in enumerate(positions): x[i][n] = value` (or `x[i, n]`) as one call."""
+    if not isinstance(target, ast.Subscript):
+        return None
+    if isinstance(target.slice, ast.Tuple) and len(target.slice.elts) == 2:
+        row, column, owner = *target.slice.elts, target.value
+    elif isinstance(target.value, ast.Subscript):
+        row, column, owner = target.value.slice, target.slice, target.value.value
+    else:
+        return None
+    positions = _lengths(loop, column) if isinstance(row, ast.Name) and not isinstance(column, ast.Slice) else None
+    simple = isinstance(value, ast.Constant | ast.Attribute)
+    return f"{shown(owner)} = {shown(owner)}.scatter(1, {positions}[:, None], {shown(value)})" if positions and simple else None
+
+
 def _filled(mask: str, inside: str, value: ast.Constant) -> str:
-    return f"({inside}).to({mask}.dtype)" if value.value in {1, True} else f"{mask}.masked_fill({inside}, {value.value!r})"
+    return f"({inside}).to({mask}.dtype)" if value.value in {1} else f"{mask}.masked_fill({inside}, {value.value!r})"
 
 
 def _lengths(loop: ast.For, bound: ast.expr | None) -> str | None:
@@ -92,6 +117,12 @@ def _iterated(loop: Loop) -> dict[str, ast.expr]:
 
 def _rows_of(clue: Clue, loop: Loop) -> ast.expr | None:
     """The tensor whose rows a loop visits; None for a loop over something else."""
+    found = _visited(clue, loop)
+    held = clue.attribute(found) if isinstance(found, ast.Attribute) else None
+    return found if held is None or hasattr(held, "dtype") else None
+
+
+def _visited(clue: Clue, loop: Loop) -> ast.expr | None:
     source = loop.iter
     if isinstance(source, ast.Call) and isinstance(source.func, ast.Name) and source.func.id == "range":
         bound = kept(source.args[-1])
@@ -132,6 +163,7 @@ def _at_once(site: Site, loop: Loop, over: ast.expr) -> str:
     element = _element(site, loop)
     iterated = _iterated(loop)
     index = loop.target.id if isinstance(loop.target, ast.Name) else ""
+
     def whole(part: ast.expr) -> ast.expr | None:
         return part.value if isinstance(part, ast.Subscript) and index and shown(part.slice) == index else None
 
@@ -140,10 +172,13 @@ def _at_once(site: Site, loop: Loop, over: ast.expr) -> str:
     if isinstance(whole(element) or element, ast.Name):
         return f"use `{rows}` itself"
 
+    at_once = replaced(element, whole) if _is_range(loop) else renamed(element, {index: over})
+    picked = {shown(n) for n in ast.walk(at_once) if isinstance(n, ast.Name)}
+    if index in picked and _is_range(loop):
+        return f"compute all rows of `{rows}` at once, with masks where rows differ"
     if len(iterated) > 1:
         others = ", ".join(f"`{shown(value)}`" for value in iterated.values())
         return f"compute all rows of {others} at once; lengths become a mask: `torch.arange({rows}.shape[1])[None, :] < lengths[:, None]`"
-    at_once = replaced(element, whole) if _is_range(loop) else renamed(element, {index: over})
     if isinstance(element, ast.Call) and len(element.args) == 1 and dotted(element.func).startswith("self."):
         return f"compute all rows at once: `{shown(at_once)}` instead of the loop and torch.stack"
     variable = index if not _is_range(loop) else "row"
@@ -166,20 +201,46 @@ def _element(site: Site, loop: Loop) -> ast.expr | None:
     return None
 
 
+def rows_in_numpy(clue: Clue) -> Finding | None:
+    """NumPy given the number of rows."""
+    numpy = aliases(clue.site.tree, "numpy")
+    for call in calls_of(clue.site):
+        counts = [n for n in ast.walk(call) if _counts_rows(n)]
+        if counts and dotted(call.func).partition(".")[0] in numpy and clue.says(*_FIXED):
+            rewritten = numpy_in_torch(clue.site, numpy)
+            change = (
+                f"use PyTorch's: `{shown(rewritten)}`" if rewritten is not None else f"use PyTorch's counterpart of {dotted(call.func)}"
+            )
+            return Finding("NumPy given the number of rows", change)
+    return None
+
+
+def _counts_rows(node: ast.AST) -> bool:
+    if isinstance(node, ast.Subscript):
+        return dotted(node.value).endswith(".shape") and _is_zero(node.slice)
+    return isinstance(node, ast.Call) and (
+        name_of(node) == "len" or (name_of(node) == "size" and bool(node.args) and _is_zero(node.args[0]))
+    )
+
+
 def row_branch(clue: Clue) -> Finding | None:
     """A branch on how many rows there are."""
     statement = clue.site.statement
     test = statement.test if isinstance(statement, ast.If | ast.While | ast.Assert) else None
     test = test or next((n.test for n in clue.site.nodes() if isinstance(n, ast.IfExp)), None)
-    if test is None or not _measures(test) or not clue.says(*_FIXED, "Not all values"):
+    if test is None or not _measures(test) or not clue.says(*_FIXED, "Not all values", "to a Python boolean"):
         return None
+    if clue.says("to a Python boolean"):
+        return Finding("a Python branch on a size", "write one expression that holds for any size", "script")
     if any(isinstance(n, ast.Subscript) and not _is_zero(n.slice) for n in ast.walk(test)):
         return None
     return Finding("a Python branch on the number of rows", "write one expression that holds for any number of rows", "script")
 
 
 def _measures(test: ast.AST) -> bool:
-    return any(dotted(n).endswith(".shape") for n in ast.walk(test) if isinstance(n, ast.Attribute)) or bool(calls(ast.walk(test), "size", "len"))
+    return any(dotted(n).endswith(".shape") for n in ast.walk(test) if isinstance(n, ast.Attribute)) or bool(
+        calls(ast.walk(test), "size", "len")
+    )
 
 
 def cut_rows(clue: Clue) -> Finding | None:
@@ -225,10 +286,16 @@ def _is_size(clue: Clue, node: ast.AST, wanted: set[int]) -> bool:
 
 def _with_rows(clue: Clue, statement: ast.AST | None, size: ast.AST) -> Finding:
     """The rewrite of a statement with the number of rows in place of a size."""
-    owner = next((receiver(c) for c in calls(ast.walk(statement), "view", "reshape") if isinstance(receiver(c), ast.Name)), None) if statement else None
+    owner = (
+        next((receiver(c) for c in calls(ast.walk(statement), "view", "reshape") if isinstance(receiver(c), ast.Name)), None)
+        if statement
+        else None
+    )
     rows = f"{owner.id}.shape[0]" if isinstance(owner, ast.Name) and owner.id != "torch" else clue.rows
     text = ast.dump(size)
-    rewritten = replaced(statement, lambda part: ast.parse(rows, mode="eval").body if ast.dump(part) == text else None) if statement else None
+    rewritten = (
+        replaced(statement, lambda part: ast.parse(rows, mode="eval").body if ast.dump(part) == text else None) if statement else None
+    )
     what = shown(size)
     return Finding(f"a fixed number of rows ({what})", f"take it from the input: `{shown(rewritten)}`")
 

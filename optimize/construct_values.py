@@ -8,10 +8,23 @@ from .finding import Clue, Finding
 from .places import Site
 from .rewriting import aliases, assigned, calls, dotted, in_torch, kept, name_of, path_to, replaced, shown, uses, without_leaving
 
-_READS = ("Could not guard on data-dependent", "Data-dependent branching", "Data dependent operator", "Converting a tensor to a Python boolean")
-_NUMBERS = ("Could not extract specialized integer", "Converting a tensor to a Python", "`tolist()`", "Failed to trace builtin", "unhashable type")
+_READS = (
+    "Could not guard on data-dependent",
+    "Data-dependent branching",
+    "Data dependent operator",
+    "Converting a tensor to a Python boolean",
+)
+_NUMBERS = (
+    "Could not extract specialized integer",
+    "Converting a tensor to a Python",
+    "`tolist()`",
+    "Failed to trace builtin",
+    "unhashable type",
+)
 _WHOLE = ("aten.equal", "aten.allclose", "aten.is_nonzero")
-_MASKED = frozenset({"any", "all", "isnan", "isinf", "isfinite", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not"})
+_MASKED = frozenset(
+    {"any", "all", "isnan", "isinf", "isfinite", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not"}
+)
 _REDUCTIONS = frozenset({"max", "min", "sum", "sorted", "any", "all"})
 
 
@@ -32,22 +45,37 @@ def numpy_call(clue: Clue) -> Finding | None:
 
 
 def _numpy_change(site: Site, numpy: frozenset[str]) -> str:
-    import torch  # noqa: PLC0415 - takes seconds
-
-    if site.statement is None or not numpy | {"x"}:
-        return "use the torch function of the same name and drop .numpy()"
-    rewritten = in_torch(site.statement, numpy, lambda name: hasattr(torch, name)) if not site.around or site.header == (site.statement,) else None
+    rewritten = numpy_in_torch(site, numpy)
+    below = _numpy_below(site, numpy)
     if rewritten is None:
         used = sorted({dotted(c.func) for c in calls_of(site) if dotted(c.func).partition(".")[0] in numpy})
         return f"use torch operations instead of {', '.join(used) or '.numpy()'}, on the tensors themselves"
-    change = f"stay with tensors: `{shown(rewritten)}`"
     target = site.statement.targets[0] if isinstance(site.statement, ast.Assign) else None
+    if isinstance(rewritten, ast.Assign) and target is not None and shown(rewritten.value) == shown(target):
+        return "drop this line" + (f", and write what follows without {below}" if below else "")
+    change = f"stay with tensors: `{shown(rewritten)}`"
     if isinstance(target, ast.Name) and site.function is not None:
         for call in calls(ast.walk(site.function), "from_numpy", "tensor", "as_tensor"):
             if call.lineno > site.place.line and call.args and isinstance(call.args[0], ast.Name) and call.args[0].id == target.id:
-                change += f", and `{target.id}` where it says `{shown(call)}`"
-                break
-    return change
+                return f"{change}, and `{target.id}` where it says `{shown(call)}`"
+    return f"{change}, and write what follows without {below}" if below else change
+
+
+def numpy_in_torch(site: Site, numpy: frozenset[str]) -> ast.stmt | None:
+    """The statement with PyTorch's functions, where they have the same names and the statement is a simple one."""
+    import torch  # noqa: PLC0415 - takes seconds
+
+    if site.statement is None or site.header != (site.statement,):
+        return None
+    return in_torch(site.statement, numpy, lambda name: hasattr(torch, name))
+
+
+def _numpy_below(site: Site, numpy: frozenset[str]) -> str:
+    """What else of NumPy the function uses further down."""
+    nodes = ast.walk(site.function) if site.function is not None else iter(())
+    used = [c for c in nodes if isinstance(c, ast.Call) and c.lineno > site.place.line and dotted(c.func).partition(".")[0] in numpy]
+    names = list(dict.fromkeys(dotted(c.func) for c in sorted(used, key=lambda c: c.lineno)))
+    return ", ".join(names[:3]) + (" and the like" if len(names) > 3 else "")
 
 
 def calls_of(site: Site) -> list[ast.Call]:
@@ -77,11 +105,17 @@ def branch(clue: Clue) -> Finding | None:
         return Finding("a Python branch on how many elements were selected", change, "script")
     if isinstance(decision, ast.While):
         step = _assignment(decision.body)
-        body = f"{step[0]} = torch.where({_condition(decision.test)}, {shown(step[1])}, {step[0]})" if step else "torch.where(condition, new, old)"
+        body = (
+            f"{step[0]} = torch.where({_condition(decision.test)}, {shown(step[1])}, {step[0]})"
+            if step
+            else "torch.where(condition, new, old)"
+        )
         change = f"take a fixed number of steps that is enough: `for _ in range(N): {body}`"
         return Finding("a Python loop that ends by tensor values", change, "script")
     builtin = isinstance(decision, ast.Call) and name_of(decision) in _REDUCTIONS
-    construct = f"Python's {name_of(decision)}() of tensors" if builtin and isinstance(decision, ast.Call) else "a Python branch on tensor values"
+    construct = (
+        f"Python's {name_of(decision)}() of tensors" if builtin and isinstance(decision, ast.Call) else "a Python branch on tensor values"
+    )
     return Finding(construct, _branch_change(clue.site, decision) + _kept_numbers(clue.site, decision), "script")
 
 
@@ -95,7 +129,9 @@ def _decision(site: Site) -> ast.AST | None:
     if isinstance(site.statement, ast.If | ast.While):
         return site.statement
     named = [c for c in calls_of(site) if isinstance(c.func, ast.Name) and c.func.id in {"bool", *_REDUCTIONS}]
-    return named[0] if named else next((node for node in site.nodes() if isinstance(node, ast.IfExp | ast.BoolOp | ast.comprehension)), None)
+    return (
+        named[0] if named else next((node for node in site.nodes() if isinstance(node, ast.IfExp | ast.BoolOp | ast.comprehension)), None)
+    )
 
 
 def _branch_change(site: Site, decision: ast.AST) -> str:
@@ -110,7 +146,9 @@ def _branch_change(site: Site, decision: ast.AST) -> str:
         return f"keep the tensor, `{shown(_tensor_test(decision.args[0]))}`, and choose with torch.where instead of if"
     if isinstance(decision, ast.Call):
         name, given = name_of(decision), ", ".join(shown(a) for a in decision.args)
-        torch_name = {"sorted": "sort", "max": "maximum", "min": "minimum"}.get(name, name) if len(decision.args) > 1 or name == "sorted" else name
+        torch_name = (
+            {"sorted": "sort", "max": "maximum", "min": "minimum"}.get(name, name) if len(decision.args) > 1 or name == "sorted" else name
+        )
         return f"use PyTorch's instead of Python's {name}: `torch.{torch_name}({given})`"
     return "compute both ways and choose with torch.where(condition, a, b)"
 
@@ -167,9 +205,15 @@ def _tensor_test(test: ast.expr) -> ast.expr:
         return ast.UnaryOp(ast.Invert(), _tensor_test(test.operand))
     if isinstance(test, ast.Call) and name_of(test) in {"equal", "allclose"}:
         close = "eq" if name_of(test) == "equal" else "isclose"
-        return replaced(test, lambda part: ast.Call(ast.Attribute(_torch(close, part), "all"), [], []) if _is_call(part, name_of(test)) else None)
+        return replaced(
+            test, lambda part: ast.Call(ast.Attribute(_torch(close, part), "all"), [], []) if _is_call(part, name_of(test)) else None
+        )
     if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.In) and isinstance(test.comparators[0], ast.List | ast.Tuple):
-        return ast.Call(ast.Attribute(ast.Name("torch"), "isin"), [test.left, ast.parse(f"torch.tensor({shown(test.comparators[0])})").body[0].value], [])  # type: ignore[attr-defined]
+        return ast.Call(
+            ast.Attribute(ast.Name("torch"), "isin"),
+            [test.left, ast.parse(f"torch.tensor({shown(test.comparators[0])})").body[0].value],
+            [],
+        )  # type: ignore[attr-defined]
     if isinstance(test, ast.Compare) or (isinstance(test, ast.Call) and name_of(test) in _MASKED):
         return without_leaving(test)
     return ast.Compare(without_leaving(test), [ast.NotEq()], [ast.Constant(0)])

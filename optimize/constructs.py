@@ -19,7 +19,18 @@ RULES: tuple[Rule, ...] = (
 )
 # Errors that come without a line: only these constructs cause them, so they may be looked for.
 _WITHOUT_LINE: tuple[Rule, ...] = (
-    *(one.gradient, one.detached, rows.mask_loop, rows.row_loop, rows.row_branch, rows.cut_rows, rows.fixed_rows, one.parallel, one.caught),
+    *(
+        one.gradient,
+        one.detached,
+        rows.rows_in_numpy,
+        rows.mask_loop,
+        rows.row_loop,
+        rows.row_branch,
+        rows.cut_rows,
+        rows.fixed_rows,
+        one.parallel,
+        one.caught,
+    ),
 )
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from .constructs import recognise, search
 from .finding import Clue, Finding
-from .places import Place, Site, chain, described, in_guards, in_stack, in_text, in_traceback, look
+from .places import Place, Site, chain, in_guards, in_stack, in_text, in_traceback, look
 
 if TYPE_CHECKING:
     import torch
@@ -33,9 +33,9 @@ _FALLBACK = "or export it with `--fallback torchscript`, which keeps its meaning
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """Why a model cannot be exported.
 
-    `file` is without folders, `name` is class and method, `code` the source of the line; all three are empty where PyTorch's error points to
-    no code of the user's. `reason` is PyTorch's own sentence. `sound_with_torchscript` says that TorchScript represents this construct
-    truthfully for every input, not that it can do so for the rest of the model.
+    `file` is without folders, `name` is class and method, `code` the source of the line; `file` is None where the error points to no code of
+    the user's, `construct` is empty where it is not known. `reason` is PyTorch's own sentence. `sound_with_torchscript` says that TorchScript
+    represents this construct truthfully for every input, not that it can do so for the rest of the model.
     """
 
     file: str | None
@@ -111,7 +111,8 @@ def _without_line(error: BaseException) -> Diagnosis:
     message = str(error)
     construct, change = "", "see that forward takes and returns tensors only, and works for any number of rows"
     if "Unsupported input type" in message or "pytree-flattenable" in message:
-        construct, change = "an argument that is no tensor", "give forward tensors (or lists, tuples and dicts of them); set anything else in __init__"
+        construct = "an argument that is no tensor"
+        change = "give forward tensors (or lists, tuples and dicts of them); set anything else in __init__"
     elif "in output, which is not a known type" in message:
         construct, change = "an output that is no tensor", "return a tensor, or a tuple or dict of tensors"
     return Diagnosis(

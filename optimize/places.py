@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 import linecache
-import os
 import re
-import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -15,12 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-# Libraries a model calls but that nobody who exports it wrote; every other package (deepctr_torch, recbole, ...) counts as the user's model.
+# Libraries a model calls; every other package (deepctr_torch, recbole, ...) counts as the user's model.
 _LIBRARIES = frozenset(
-    {
-        *("torch", "torchgen", "functorch", "numpy", "scipy", "pandas", "sympy", "einops", "onnx", "onnx_ir", "onnxscript", "onnxruntime"),
-        *("pytest", "_pytest", "pluggy"),
-    }
+    ("torch", "torchgen", "functorch", "numpy", "scipy", "pandas", "sympy", "einops", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
 )
 _OURS = tuple(str(Path(__file__).resolve().parents[1] / room) for room in ("core", "optimize", "runtime"))
 _FRAME = re.compile(r'File "(?P<path>[^"\n]+)", line (?P<line>\d+)(?:, in (?P<function>\S+))?')
@@ -77,10 +72,15 @@ def _is_users(path: str) -> bool:
         if folder in file.parts:
             package = file.parts[len(file.parts) - file.parts[::-1].index(folder)]
             return package.removesuffix(".py") not in _LIBRARIES
-    standard = {Path(sysconfig.get_paths()[kind]).resolve() for kind in ("stdlib", "platstdlib")}
-    torch = getattr(sys.modules.get("torch"), "__file__", None)
-    libraries = {*standard, *([Path(torch).resolve().parent] if torch else [])}
-    return not any(file.is_relative_to(folder) for folder in (*libraries, *_OURS))
+    standard = [Path(sysconfig.get_paths()[kind]).resolve() for kind in ("stdlib", "platstdlib")]
+    return not _is_torch(path) and not any(file.is_relative_to(folder) for folder in (*standard, *_OURS))
+
+
+@cache
+def _is_torch(path: str) -> bool:
+    import torch  # noqa: PLC0415 - takes seconds
+
+    return Path(path).resolve().is_relative_to(Path(torch.__file__).resolve().parent)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -96,7 +96,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 def in_traceback(error: BaseException) -> Place | None:
     """The deepest line of the user's code that `error` itself passed through below PyTorch, which called it."""
     frames = list(traceback.extract_tb(error.__traceback__))
-    called = next((i for i, frame in enumerate(frames) if f"{os.sep}torch{os.sep}" in frame.filename), len(frames))
+    called = next((i for i, frame in enumerate(frames) if _is_torch(frame.filename)), len(frames))
     frames = [frame for frame in frames[called:] if is_users(frame.filename)]
     if not frames:
         return None

@@ -58,6 +58,7 @@ def aliases(tree: ast.AST | None, package: str) -> frozenset[str]:
 
 
 def uses(nodes: Iterator[ast.AST], names: frozenset[str]) -> bool:
+    """Whether any of the names occurs."""
     return any(isinstance(node, ast.Name) and node.id in names for node in nodes)
 
 
@@ -115,6 +116,8 @@ def in_torch(node: Node, numpy: frozenset[str], known: Callable[[str], bool]) ->
             return None
         name = name_of(part)
         if dotted(part.func).partition(".")[0] in numpy and dotted(part.func).count(".") <= 1:
+            if name in _SAME and part.args and isinstance(part.args[0], ast.Call) and dotted(part.args[0].func) == "range":
+                return ast.Call(ast.Attribute(ast.Name("torch"), "arange"), part.args[0].args, [])
             if name in _SAME and part.args and not isinstance(part.args[0], _LISTS):
                 return part.args[0]
             torch_name = _TORCH_NAMES.get(name, name)
