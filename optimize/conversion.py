@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -14,10 +15,14 @@ from ..core.signature import Dim, InputSpec, OutputSpec, Role, Signature
 from ..runtime.archive import quiet
 from ..runtime.calling import calling_of_program, output_names
 from ..runtime.program import ROWS, signature_of
+from .bag_loops import rewrite_graph
+from .embedding_bag import rewrite_program
 from .examples import Examples
 from .loading import Module, Program, Script
 from .onnx_graph import to_onnx, with_tables
+from .row_loops import warn_row_loops
 from .samples import Samples, from_examples, from_requests, from_signature
+from .squeezes import mend_squeezes
 from .tracing import Axis, Original, original_of, other_size, trace, varying_axes
 
 if TYPE_CHECKING:
@@ -76,7 +81,7 @@ def convert_program(source: Program, where: str, requests: Requests | None) -> C
     """A torch.export program; where it brings no example inputs, rows are taken from the requests or generated from its signature."""
     calling = calling_of_program(source.program, where=where)
     bare = signature_of(source.program, where)
-    rewritten, notes = source.program, ()
+    rewritten, bags = rewrite_program(source.program)
     graph = to_onnx(rewritten, bare, where)
     signature = with_tables(bare, graph)
     tensors, note = _program_examples(source, signature, requests, where)
@@ -90,7 +95,7 @@ def convert_program(source: Program, where: str, requests: Requests | None) -> C
         signature=signature,
         original=original,
         examples_note=note,
-        notes=notes,
+        notes=(*bags.warnings, *warn_row_loops(graph)),
         saved_roles=source.description.roles(),
         saved_score=source.description.score,
     )
@@ -100,7 +105,7 @@ def program_of(module: torch.nn.Module, examples: Examples, where: str) -> tuple
     """`module` as an exported program; raises InputError that names the line of the model that stands in the way."""
     original = original_of(module, examples, where)
     try:
-        return trace(original), original
+        return trace(original).program, original
     except Exception as error:  # torch.export and the user's forward may raise anything
         raise _explained(error, original, where) from error
 
@@ -117,19 +122,20 @@ def convert_module(
     if isinstance(source, Script):
         return _through_torchscript(original, examples, ())
     try:
-        program = trace(original)
+        traced = trace(original)
     except Exception as error:  # torch.export and the user's forward may raise anything
         if fallback is None:
             raise _explained(error, original, where) from error
         return _through_torchscript(original, examples, (f"torch.export could not: {_first_line(error)}",))
-    rewritten, notes = program, ()
-    bare = signature_of(program, where)
+    rewritten, bags = rewrite_program(traced.program)
+    bare = signature_of(traced.program, where)
     try:
         graph = to_onnx(rewritten, bare, where)
     except InputError as error:
         if fallback is None:
-            raise
+            raise error if traced.objection is None else _explained(traced.objection, original, where) from error
         return _through_torchscript(original, examples, (f"torch.onnx could not: {error.problem}",))
+    notes = (*bags.warnings, *warn_row_loops(graph))
     fixed = sorted(original.varying - varying_axes(bare))
     if fixed:
         notes = (*notes, f"fixed although PyTorch takes other sizes: {', '.join(f'{name} axis {axis}' for name, axis in fixed)}")
@@ -137,19 +143,34 @@ def convert_module(
 
 
 def _through_torchscript(original: Original, examples: Examples, notes: tuple[str, ...]) -> Conversion:
-    from .torchscript import script_or_trace, script_to_onnx  # noqa: PLC0415 - torch takes seconds
+    from . import torchscript_onnx  # noqa: PLC0415 - torch takes seconds
 
     bare = _signature_by_running(original)
-    args, kwargs = original.calling.arguments([t.clone() for t in original.examples.values()])
-    script, how = script_or_trace(original.module, args, kwargs)
-    graph = script_to_onnx(script, original.calling, original.examples, bare, where=original.where)
-    signature = with_tables(bare, graph)
-    notes = (*notes, f"{how} by TorchScript")
-    return Conversion(graph=graph, signature=signature, original=original, examples_note=examples.note, notes=notes)
+    args, kwargs = original.calling.arguments([tensor.clone() for tensor in original.examples.values()])
+    graph, how = torchscript_onnx.to_onnx(
+        original.module, args, kwargs, inputs=_dims(bare.inputs), outputs=_dims(bare.outputs), where=original.where
+    )
+    mend_squeezes(graph)
+    bags = rewrite_graph(graph)
+    return Conversion(
+        graph=graph,
+        signature=with_tables(bare, graph),
+        original=original,
+        examples_note=examples.note,
+        notes=(*notes, f"{how} by TorchScript", *bags.warnings),
+    )
+
+
+def _dims(specs: Sequence[InputSpec | OutputSpec]) -> dict[str, dict[int, str]]:
+    """The varying dimensions by axis, per tensor."""
+    return {spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in specs}
 
 
 def _explained(error: BaseException, original: Original, where: str) -> InputError:
-    return InputError(where, f"torch.export cannot export it ({_first_line(error)})")
+    from .diagnosis import diagnose, text  # noqa: PLC0415 - only when something went wrong
+
+    place, problem, fix = text(diagnose(error, original.module), where)
+    return InputError(place if place == where else f"{where}: {place}", problem, fix=fix)
 
 
 def _first_line(error: BaseException) -> str:

@@ -139,12 +139,14 @@ def _conversion(source: Module | Script | Program, wishes: Wishes, where: str, *
 
 def _adopt(draft: Draft, source: Graph, wishes: Wishes, progress: Progress) -> None:
     """Take a model that is ONNX already."""
+    from .bag_loops import rewrite_graph  # noqa: PLC0415 - onnx takes a second
     from .export_checks import runs_everywhere  # noqa: PLC0415 - scipy takes a moment
     from .onnx_graph import load, opset_of, parameters_of, save, signature_from_graph, with_tables  # noqa: PLC0415 - onnx takes a second
     from .roles import with_roles  # noqa: PLC0415
 
     where = str(source.path)
     graph = load(source.path)
+    bags = rewrite_graph(graph)
     roles = with_roles(signature_from_graph(graph, where), wishes.requests, wishes.request_inputs, {}, where)
     signature = with_tables(roles.signature, graph)
     draft.signature = signature if wishes.score is None else signature.with_score(wishes.score, where=where)
@@ -153,7 +155,8 @@ def _adopt(draft: Draft, source: Graph, wishes: Wishes, progress: Progress) -> N
     progress(_STAGES[2], 2, len(_STAGES))
     samples = from_requests(wishes.requests, draft.signature) if wishes.requests is not None else from_signature(draft.signature)
     draft.checks = runs_everywhere(_onnx(draft), samples, draft.signature, where)
-    draft.warnings = (roles.suggestion,) if roles.suggestion else ()
+    suggested = (roles.suggestion,) if roles.suggestion else ()
+    draft.warnings = (*bags.warnings, *suggested)
     record = _record(draft, samples, roles.origin)
     # Says that nothing was compared with PyTorch, also where an export gave the very same file.
     draft.steps = (msgspec.structs.replace(record, settings={**record.settings, "adopted": True}),)

@@ -47,9 +47,8 @@ def to_onnx(program: torch.export.ExportedProgram, signature: Signature, where: 
                 output_names=[s.name for s in signature.outputs],
             )
         except Exception as error:  # the exporter wraps whatever an operator's conversion raised
-            reason = next((line for line in str(error).splitlines() if "rror" in line), str(error).splitlines()[0] if str(error) else "")
             fix = "replace the operator it names; see https://pytorch.org/docs/stable/onnx_export.html"
-            raise InputError(where, f"torch.onnx cannot convert it ({type(error).__name__}: {reason[:300]})", fix=fix) from error
+            raise InputError(where, f"torch.onnx cannot convert it ({_innermost(error)})", fix=fix) from error
     if converted is None:
         raise InputError(where, "torch.onnx gave no model", fix="run torch.onnx.export(program, (), dynamo=True) to see why")
     model = converted.model
@@ -60,6 +59,13 @@ def to_onnx(program: torch.export.ExportedProgram, signature: Signature, where: 
         value.shape = ir.Shape(shape)
     _tidy(model)
     return model
+
+
+def _innermost(error: BaseException) -> str:
+    """The first line of the error that the others were raised from: the exporter wraps it in advice for its own developers."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {next((line.strip() for line in str(error).splitlines() if line.strip()), '')[:300]}"
 
 
 def _tidy(model: ir.Model) -> None:

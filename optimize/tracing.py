@@ -127,7 +127,14 @@ def other_size(original: Original, axes: Sequence[Axis], lengths: Sequence[int] 
     return None
 
 
-def trace(original: Original) -> torch.export.ExportedProgram:
+class Traced(msgspec.Struct, frozen=True, kw_only=True):
+    """A program, and what PyTorch said of the first way that was tried where that was not the one that worked."""
+
+    program: torch.export.ExportedProgram
+    objection: Exception | None
+
+
+def trace(original: Original) -> Traced:
     """Export with rows and the varying axes dynamic: without Dynamo, then with it, then with fewer axes dynamic.
 
     Raises the first error, as PyTorch raised it, when every way fails.
@@ -136,7 +143,7 @@ def trace(original: Original) -> torch.export.ExportedProgram:
     for varying, strict in _attempts(original):
         with quiet():
             try:
-                return _export(original, varying, strict=strict)
+                return Traced(program=_export(original, varying, strict=strict), objection=first)
             except Exception as error:  # torch.export and the user's forward may raise anything
                 first = first or error
     if first is None:
@@ -158,7 +165,9 @@ def trace_flat(source: Module | Program, signature: Signature, samples: Samples)
         examples = arranged(tensors, parameters, source.where, note=samples.note)
         module, calling = source.module, calling_of(examples.args, examples.kwargs, parameters, where=source.where)
     flat = Examples(args=tuple(tensors.values()), kwargs={}, note=samples.note)
-    return trace(original_of(flat_module(module, calling), flat, source.source, names=tuple(tensors), varying=varying_axes(signature)))
+    names = tuple(tensors)
+    original = original_of(flat_module(module, calling), flat, source.source, names=names, varying=varying_axes(signature))
+    return trace(original).program
 
 
 def varying_axes(signature: Signature) -> frozenset[Axis]:
