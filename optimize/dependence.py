@@ -137,7 +137,9 @@ class _Follow:
         if graphs and node.op_type == "If":
             return self._if(node)
         if graphs and node.op_type in {"Loop", "Scan"}:
-            return self._repeat(node, self._loop_head(node) if node.op_type == "Loop" else self._scan_head(node))
+            head = self._loop_head(node) if node.op_type == "Loop" else self._scan_head(node)
+            if head.fits(graphs["body"]):  # the first Scan, of opset 8, had inputs that its body did not see
+                return self._repeat(node, graphs["body"], head)
         given = [self._of(value) for value in node.inputs]
         if graphs:  # an operator that runs its body as it likes: everything may depend on everything
             for graph in graphs.values():
@@ -166,9 +168,8 @@ class _Follow:
         given = [self._of(value) for value in node.inputs]
         return _Head(control=Origin(), states=given[:states], before=[], after=given[states:], loop=False)
 
-    def _repeat(self, node: ir.Node, head: _Head) -> list[Origin]:
+    def _repeat(self, node: ir.Node, body: ir.Graph, head: _Head) -> list[Origin]:
         """Follow a body until what it carries from one iteration to the next no longer grows."""
-        (body,) = subgraphs(node).values()
         control, states = head.control, head.states
         while True:
             for value, origin in zip(body.inputs, [*head.before, *states, *head.after], strict=True):
@@ -195,6 +196,10 @@ class _Head(msgspec.Struct):
     before: list[Origin]
     after: list[Origin]
     loop: bool
+
+    def fits(self, body: ir.Graph) -> bool:
+        """Whether these are all inputs of `body`."""
+        return len(body.inputs) == len(self.before) + len(self.states) + len(self.after)
 
 
 def subgraphs(node: ir.Node) -> Mapping[str, ir.Graph]:

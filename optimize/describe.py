@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.markup import escape
-from rich.table import Table
-
 from ..core.artifact import Manifest, ModelArtifact
 from ..recipes.recipe import Recipe
 from .describe_cost import cost_text, tables_text
-from .drawing import WIDTH, drawn, shape_text, size_text, wrapped, wrapped_items
+from .drawing import WIDTH, shape_text, size_text, table_text, wrapped, wrapped_items
 from .inspection import Inspection
 
 
@@ -41,7 +38,7 @@ def inspection_text(seen: Inspection, width: int = WIDTH) -> str:
     roles = seen.roles_from if seen.cost.roles_known else "roles unknown"
     facts = f"{origin}layout {seen.signature.layout}, {roles}, opset {seen.opset}"
     lines = [
-        f"{seen.name}  {manifest.digest[:12]}" if manifest is not None else seen.name,
+        f"{seen.name}  {manifest.digest[:12]}" if manifest is not None and seen.stored else f"{seen.name}, not in the store",
         wrapped(facts, width),
         f"{size_text(seen.size_bytes)}, {seen.parameters:,} parameters",
         "",
@@ -58,26 +55,22 @@ def inspection_text(seen: Inspection, width: int = WIDTH) -> str:
 
 
 def _signature_table(seen: Inspection, width: int) -> str:
-    grid = Table(title="Inputs and outputs", title_justify="left")
-    grid.add_column("name", overflow="fold")
-    grid.add_column("dtype", no_wrap=True)
-    grid.add_column("shape", overflow="fold")
-    grid.add_column("role", no_wrap=True)
-    grid.add_column("rows of its table", justify="right")
+    rows = list[tuple[str, ...]]()
     for spec in seen.signature.inputs:
-        rows = f"{spec.rows_of_table:,}" if spec.rows_of_table is not None else "-"
-        grid.add_row(escape(spec.name), spec.dtype, shape_text(spec.shape), spec.role, rows)
+        table_rows = "-" if spec.rows_of_table is None else f"{spec.rows_of_table:,}"
+        rows.append((spec.name, spec.dtype, shape_text(spec.shape), spec.role, table_rows))
     score = seen.signature.score
     for output in seen.signature.outputs:
         ranked = score is not None and score.output == output.name
         role = "output" if not ranked else "score" if score is None or score.column is None else f"score: column {score.column}"
-        grid.add_row(escape(output.name), output.dtype, shape_text(output.shape), role, "-")
-    return drawn(grid, width)
+        rows.append((output.name, output.dtype, shape_text(output.shape), role, "-"))
+    header = ("name", "dtype", "shape", "role", "rows of its table")
+    return table_text(header, rows, width, title="Inputs and outputs", right=header[-1:], flexible=("name", "shape"))
 
 
 def _history_text(manifest: Manifest, lineage: Sequence[Manifest], width: int) -> str:
     """Lineage, steps, checks and warnings of an artifact."""
-    lines = ["lineage:"]
+    lines = ["lineage:"] if lineage else []
     lines.extend(f"  {one.name}  {one.digest[:12]}  {one.recipe or 'export'}" for one in reversed(lineage))
     if lineage and lineage[-1].parent is not None:
         lines.append(f"  (its parent {lineage[-1].parent[:12]} is no longer in the store)")
@@ -99,9 +92,6 @@ def _history_text(manifest: Manifest, lineage: Sequence[Manifest], width: int) -
 
 def recipes_table(recipes: Sequence[Recipe]) -> str:
     """One line per recipe."""
-    table = Table()
-    for column in ("recipe", "steps", "what it does"):
-        table.add_column(column)
-    for recipe in recipes:
-        table.add_row(recipe.label, ", ".join(str(step.__struct_config__.tag) for step in recipe.steps), recipe.description)
-    return drawn(table)
+    steps = [", ".join(str(step.__struct_config__.tag) for step in recipe.steps) for recipe in recipes]
+    rows = [(recipe.label, names, recipe.description) for recipe, names in zip(recipes, steps, strict=True)]
+    return table_text(("recipe", "steps", "what it does"), rows)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rich.markup import escape
-from rich.table import Table as Grid
-
 from .cost import Cost, NodeCost, Split
-from .drawing import digits_text, drawn, shape_text, size_text, wrapped
+from .drawing import digits_text, shape_text, size_text, table_text, wrapped
 from .embeddings import Table
 
 _COSTLIEST = 8
+_TABLES_SHOWN = 20
 _UNKNOWN_SHOWN = 5
 _CLASSES = {"request": "request-only", "candidate": "per-candidate", "constant": "constant"}
 
@@ -54,69 +52,57 @@ def headline(cost: Cost) -> str:
 
 
 def tables_text(tables: Sequence[Table], width: int) -> str:
-    """One line per embedding table."""
-    grid = Grid(title="Embedding tables", title_justify="left")
-    grid.add_column("table", overflow="fold")
-    for column in ("rows", "width", "dtype", "size"):
-        grid.add_column(column, justify="left" if column == "dtype" else "right", no_wrap=True)
-    grid.add_column("indexed by", overflow="fold")
-    for table in tables:
+    """One line per embedding table, the largest only where there are many."""
+    rows = []
+    for table in tables[:_TABLES_SHOWN]:
         by = ", ".join(table.indexed_by) or "sizes only"
-        cells = (table.name, f"{table.rows:,}", f"{table.width:,}", table.dtype, size_text(table.size_bytes), by)
-        grid.add_row(*(escape(cell) for cell in cells))
-    return drawn(grid, width)
+        rows.append((table.name, f"{table.rows:,}", f"{table.width:,}", table.dtype, size_text(table.size_bytes), by))
+    header = ("table", "rows", "width", "dtype", "size", "indexed by")
+    text = table_text(header, rows, width, title="Embedding tables", right=("rows", "width", "size"), flexible=("table", "indexed by"))
+    rest = tables[_TABLES_SHOWN:]
+    return f"{text}\nand {len(rest)} smaller ones, {size_text(sum(table.size_bytes for table in rest))} together" if rest else text
 
 
 def flop_text(flops: int) -> str:
     """`950 FLOP`, `12.3 MFLOP`."""
-    return f"{_count_text(flops)}FLOP"
+    text = count_text(flops)
+    return f"{text}FLOP" if text[-1].isalpha() else f"{text} FLOP"
 
 
-def _count_text(count: int) -> str:
-    """`950 `, `12.3 M`."""
+def count_text(count: int) -> str:
+    """`950`, `12.3 M`."""
     for unit, factor in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= 0.9995 * factor:
             return f"{digits_text(count / factor)} {unit}"
-    return f"{count} "
+    return str(count)
 
 
 def _split_table(cost: Cost, width: int) -> str:
-    grid = Grid()
-    grid.add_column("work")
-    for column in ("FLOP", "done once", "bytes moved", "done once"):
-        grid.add_column(column, justify="right", no_wrap=True)
-    for label, today, once in (
-        ("request-only", lambda s: s.request, lambda s: s.request_once),
-        ("per-candidate", lambda s: s.candidate, lambda s: s.candidate),
-        ("constant", lambda s: s.constant, lambda s: s.constant),
-        ("total", lambda s: s.total, lambda s: s.total_once),
-    ):
-        _split_row(grid, label, today, once, cost)
-    return drawn(grid, width)
-
-
-def _split_row(grid: Grid, label: str, today: Callable[[Split], int], once: Callable[[Split], int], cost: Cost) -> None:
     flops, moved = cost.flops, cost.bytes
-    cells = (_count_text(today(flops)), _count_text(once(flops)), size_text(today(moved)), size_text(once(moved)))
-    grid.add_row(label, *(cell.strip() for cell in cells))
+
+    def row(label: str, today: Callable[[Split], int], once: Callable[[Split], int]) -> tuple[str, ...]:
+        return label, count_text(today(flops)), count_text(once(flops)), size_text(today(moved)), size_text(once(moved))
+
+    rows = [
+        row("request-only", lambda split: split.request, lambda split: split.request_once),
+        row("per-candidate", lambda split: split.candidate, lambda split: split.candidate),
+        row("constant", lambda split: split.constant, lambda split: split.constant),
+        row("total", lambda split: split.total, lambda split: split.total_once),
+    ]
+    header = ("work", "FLOP", "FLOP if once", "bytes moved", "bytes if once")
+    return table_text(header, rows, width, right=header[1:])
 
 
 def _nodes_table(nodes: Sequence[NodeCost], cost: Cost, width: int) -> str:
-    grid = Grid(title="Most FLOPs", title_justify="left")
-    grid.add_column("operator", no_wrap=True, overflow="ellipsis")
-    grid.add_column("node", no_wrap=True, overflow="ellipsis", min_width=10)
-    grid.add_column("output", no_wrap=True, overflow="ellipsis")
-    if cost.roles_known:
-        grid.add_column("work", no_wrap=True)
-    grid.add_column("FLOP", justify="right", no_wrap=True)
-    grid.add_column("share", justify="right", no_wrap=True)
+    header = ("operator", "node", "output", *(("work",) if cost.roles_known else ()), "FLOP", "share")
+    rows = []
     for node in nodes:
         name = f"{node.within}/{node.name}" if node.within else node.name
         shape = "?" if node.shape is None else shape_text(node.shape)
-        flops = node.flops or 0
         work = (_CLASSES[node.dependence],) if cost.roles_known else ()
-        grid.add_row(escape(node.op), escape(name), shape, *work, _count_text(flops).strip(), f"{flops / cost.flops.total:.0%}")
-    return drawn(grid, width)
+        share = (node.flops or 0) / cost.flops.total
+        rows.append((node.op, name, shape, *work, count_text(node.flops or 0), f"{share:.0%}" if share >= 0.005 else "<1%"))
+    return table_text(header, rows, width, title="Most FLOPs", right=("FLOP", "share"), flexible=("operator", "node", "output"))
 
 
 def _unknown_text(nodes: Sequence[NodeCost]) -> str:

@@ -13,12 +13,49 @@ from rich.table import Table
 WIDTH = 120
 
 
-def drawn(table: Table, width: int = WIDTH) -> str:
-    """A table as text, at most `width` columns wide."""
+def table_text(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int = WIDTH,
+    *,
+    title: str = "",
+    right: Sequence[str] = (),
+    flexible: Sequence[str] = (),
+) -> str:
+    """A table as text, at most `width` columns wide.
+
+    Columns named in `right` are aligned to the right. When the table is too wide, those in `flexible` lose the middle of their longest
+    cells; other columns are folded.
+    """
+    natural = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
+    room = width - 3 * len(header) - 1 - sum(size for name, size in zip(header, natural, strict=True) if name not in flexible)
+    limit = _limit([size for name, size in zip(header, natural, strict=True) if name in flexible], max(room, 0))
+    grid = Table(title=title or None, title_justify="left")
+    for name in header:
+        grid.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        cells = (shortened(cell, limit) if name in flexible else cell for name, cell in zip(header, row, strict=True))
+        grid.add_row(*(escape(cell) for cell in cells))
     console = Console(file=io.StringIO(), width=width, no_color=True)
     with console.capture() as captured:
-        console.print(table)
+        console.print(grid)
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").splitlines())
+
+
+def _limit(sizes: Sequence[int], room: int) -> int:
+    """The width at which columns of these sizes fit into `room` together: short ones leave their share to the others."""
+    limit = max(sizes, default=0)
+    while limit > 1 and sum(min(size, limit) for size in sizes) > room:
+        limit -= 1
+    return limit
+
+
+def shortened(text: str, width: int) -> str:
+    """`text` in at most `width` characters: its middle is left out, for the ends of names tell most."""
+    if len(text) <= width:
+        return text
+    head = max(width - 1, 0) // 3
+    return f"{text[:head]}…{text[len(text) - (max(width, 1) - 1 - head) :]}"
 
 
 def wrapped(text: str, width: int = WIDTH, *, indent: str = "") -> str:
@@ -35,8 +72,8 @@ def wrapped_items(label: str, items: Sequence[str], width: int = WIDTH) -> str:
 
 
 def shape_text(shape: Sequence[int | str]) -> str:
-    """`[rows, 6]`, safe in a rich table."""
-    return escape("[" + ", ".join(str(dim) for dim in shape) + "]")
+    """`[rows, 6]`."""
+    return "[" + ", ".join(str(dim) for dim in shape) + "]"
 
 
 def size_text(size_bytes: float) -> str:

@@ -21,11 +21,11 @@ def _operators(names: str) -> tuple[str, ...]:
 
 _MOVES = frozenset(
     _operators(
-        """Cast CastLike ChannelShuffle Col2Im Compress Concat ConcatFromSequence Constant ConstantOfShape DepthToSpace Dropout Expand
-        EyeLike Flatten Gather GatherElements GatherND Identity OneHot Optional OptionalGetElement OptionalHasElement Pad Reshape
-        ReverseSequence SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength Shape Size Slice
-        SpaceToDepth Split SplitToSequence Squeeze TensorScatter Tile Transpose Trilu Unsqueeze com.microsoft:ExpandDims
-        com.microsoft:GatherND com.microsoft:Pad com.microsoft:QLinearConcat com.microsoft:Trilu"""
+        """BitCast Cast CastLike CenterCropPad ChannelShuffle Col2Im Compress Concat ConcatFromSequence Constant ConstantOfShape
+        DepthToSpace Dropout Expand EyeLike Flatten Gather GatherElements GatherND Identity OneHot Optional OptionalGetElement
+        OptionalHasElement Pad Reshape ReverseSequence SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert
+        SequenceLength Shape Size Slice SpaceToDepth Split SplitToSequence Squeeze TensorScatter Tile Transpose Trilu Unsqueeze
+        com.microsoft:ExpandDims com.microsoft:GatherND com.microsoft:Pad com.microsoft:QLinearConcat com.microsoft:Trilu"""
     )
 )
 

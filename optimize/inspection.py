@@ -32,8 +32,8 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A model's signature, size, operators (those of subgraphs and functions included), cost, and where it comes from.
 
     `roles_from` says who gave the inputs their roles. `flops` and `bytes` are the sums of `cost`. `manifest` is that of the artifact, or
-    of the export that was made only to be looked at; None for an ONNX file, which is looked at as it lies. `lineage` leads from the
-    artifact back to its export, as far as the store has it.
+    of the export that was made only to be looked at (`stored` tells which); None for an ONNX file, which is looked at as it lies.
+    `lineage` leads from a stored artifact back to its export, as far as the store has it.
     """
 
     schema_version: Literal[1] = 1
@@ -48,6 +48,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     flops: Split
     bytes: Split
     cost: Cost
+    stored: bool = False
     manifest: Manifest | None = None
     lineage: tuple[Manifest, ...] = ()
 
@@ -82,7 +83,7 @@ def inspect(
     with tempfile.TemporaryDirectory(prefix="liftgate-") as scratch:
         name = _name_of(str(model))
         made = export(str(model), name=name, store=scratch, requests=real, request_inputs=request_inputs, progress=progress)
-        return seen.artifact(made, Store(Path(scratch)))
+        return seen.artifact(made, None)
 
 
 class _Look(msgspec.Struct, frozen=True):
@@ -93,7 +94,7 @@ class _Look(msgspec.Struct, frozen=True):
     candidates: int
     dims: Mapping[str, int] | None
 
-    def artifact(self, artifact: ModelArtifact, store: Store) -> Inspection:
+    def artifact(self, artifact: ModelArtifact, store: Store | None) -> Inspection:
         manifest = artifact.manifest
         graph = read_lazily(artifact.model_path)
         known = any(spec.role == "request" for spec in manifest.signature.inputs)
@@ -103,8 +104,9 @@ class _Look(msgspec.Struct, frozen=True):
             source=manifest.source,
             size_bytes=artifact.size_bytes,
             parameters=manifest.parameters,
+            stored=store is not None,
             manifest=manifest,
-            lineage=tuple(store.lineage(artifact)),
+            lineage=tuple(store.lineage(artifact)) if store is not None else (),
         )
 
     def onnx_file(self, path: Path) -> Inspection:

@@ -151,6 +151,16 @@ def test_a_scan_runs_once_per_slice() -> None:
     assert cost(text, request="history").flops.total == 6 * (40 + 40) + 40
 
 
+def test_the_scan_of_opset_8_is_unknown_and_no_crash() -> None:
+    text = """(float[rows,4] x, float[rows,6,4] history) => (last, all) {
+        last, all = Scan<num_scan_inputs=1, body = step (float[a,b] h, float[c,d] e) => (float[a,b] n, float[a,b] o) {
+            n = Add(h, e)
+            o = Neg(n)
+        }>(, x, history)
+    }"""
+    assert [node.op for node in cost(text, opset=8).unknown] == ["Scan"]
+
+
 BRANCHES = """(float[rows,4] x, bool[1] c) => (score) <float[4,4] w = {}, bool no = {0}> {
     y = If(CONDITION) <then_branch = t () => (float[a,b] o) { m = MatMul(x, w)  o = Relu(m) },
                else_branch = e () => (float[a,b] p) { p = Neg(x) }>

@@ -9,7 +9,7 @@ from liftgate.core.artifact import ModelArtifact
 from liftgate.core.store import Store
 from liftgate.optimize.describe import inspection_text
 from liftgate.optimize.describe_cost import cost_text, flop_text, headline, tables_text
-from liftgate.optimize.drawing import size_text, wrapped_items
+from liftgate.optimize.drawing import size_text, table_text, wrapped_items
 from liftgate.optimize.inspection import inspect
 
 from .onnx_text import cost
@@ -82,13 +82,19 @@ def test_an_onnx_file_has_no_lineage(tmp_path: Path) -> None:
     proto = onnx.parser.parse_model('<ir_version: 10, opset_import: ["" : 20]> m (float[n] x) => (float[n] score) { score = Relu(x) }')
     onnx.save(proto, tmp_path / "m.onnx")
     text = inspection_text(inspect(tmp_path / "m.onnx"))
-    assert text.splitlines()[:2] == ["m.onnx", "layout rows, roles unknown, opset 20"]
+    assert text.splitlines()[:2] == ["m.onnx, not in the store", "layout rows, roles unknown, opset 20"]
     assert "lineage" not in text
 
 
 @pytest.mark.parametrize(("size", "text"), [(960, "960 B"), (1600, "1.56 KiB"), (1020 * 1024, "1020 KiB"), (3 * 2**30, "3.00 GiB")])
 def test_sizes_have_three_digits_and_never_an_exponent(size: int, text: str) -> None:
     assert size_text(size) == text
+
+
+def test_a_table_that_is_too_wide_shortens_its_flexible_columns_in_the_middle() -> None:
+    text = table_text(("node", "flop"), [("layers.0.mlp.first.weight", "12"), ("w", "3")], 20, right=("flop",), flexible=("node",))
+    lines = [line.strip("│") for line in text.splitlines()[-3:-1]]
+    assert lines == [" la…weight │   12 ", " w         │    3 "]
 
 
 def test_items_are_not_broken_over_lines() -> None:

@@ -69,6 +69,7 @@ def test_request_inputs_can_be_named_for_the_look(file: Path) -> None:
 def test_a_bare_archive_is_exported_for_the_look_only(archive: Path, requests: Requests, tmp_path: Path) -> None:
     found = inspect(archive, requests=requests, store=tmp_path / "store")
     assert found.manifest is not None
+    assert (found.stored, found.lineage) == (False, ())
     assert found.cost.roles_known
     assert not (tmp_path / "store").exists()
 
