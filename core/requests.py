@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from . import columns
 from .errors import InputError, UnknownName
 from .files import new_file, sha256_of
+from .ids import wrong_id
 from .signature import InputSpec, Role, Signature
 
 
@@ -219,10 +220,10 @@ class Requests:
         for dim, size in zip(spec.shape[1:], array.shape[1:], strict=True):
             if isinstance(dim, int) and dim != size:
                 raise InputError.mismatch(at, expected=f"shape {list(spec.shape)}", found=f"{list(array.shape)}")
-        if spec.rows_of_table is not None and array.size and not (array.min() >= 0 and array.max() < spec.rows_of_table):
-            found = f"{array.min() if array.min() < 0 else array.max()}"
+        wrong = wrong_id(spec, array)
+        if wrong is not None:
             fix = "map unknown ids to the row the model was trained with for them"
-            raise InputError.mismatch(at, expected=f"indices 0 to {spec.rows_of_table - 1} (rows of its table)", found=found, fix=fix)
+            raise InputError.mismatch(f"{at}{wrong.place}", expected=wrong.expected, found=wrong.found, fix=fix)
         return array.astype(spec.dtype, copy=False)
 
     def _check_repeated(self, name: str) -> None:

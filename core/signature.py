@@ -18,12 +18,24 @@ Dim = int | str
 DTYPES: tuple[str, ...] = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
+class IdColumn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ids inside an input: in `column` of its last axis, of a table with `rows_of_table` rows where that is known.
+
+    `column` None says that ids are somewhere among the input's values and that nothing tells where.
+    """
+
+    column: int | None
+    rows_of_table: int | None = None
+
+
 class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One input tensor.
 
     `shape` has a name for every dimension that varies (`"rows"`, `"history"`) and a size for every one that does not.
     `role` is `request` (one value per request: user, context, history) or `candidate` (one per item to be scored).
-    `rows_of_table` is the number of rows of the embedding table this input indexes, when that is known.
+    `rows_of_table` is the number of rows of the embedding table that every value of this input indexes, when that is known.
+    `id_columns` says which columns of the last axis hold ids where not all of them do, or not of the same table: a matrix that carries
+    ids between other numbers, as DeepCTR's models take it.
     """
 
     name: str
@@ -31,12 +43,24 @@ class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     shape: tuple[Dim, ...]
     role: Role
     rows_of_table: int | None = None
+    id_columns: tuple[IdColumn, ...] = ()
 
     def __post_init__(self) -> None:
+        at = f"input '{self.name}'"
         if self.dtype not in DTYPES:
-            raise UnknownName(f"input '{self.name}'", "dtype", self.dtype, DTYPES)
+            raise UnknownName(at, "dtype", self.dtype, DTYPES)
         if not self.shape:
-            raise InputError.mismatch(f"input '{self.name}'", expected="at least one dimension (rows)", found="a scalar")
+            raise InputError.mismatch(at, expected="at least one dimension (rows)", found="a scalar")
+        width = self.shape[-1] if len(self.shape) > 1 else None
+        for column in self.id_columns:
+            if column.column is not None and not (isinstance(width, int) and 0 <= column.column < width):
+                expected = "a column of the last axis, which has a fixed size"
+                raise InputError.mismatch(f"{at}: id column {column.column}", expected=expected, found=f"shape {list(self.shape)}")
+
+    @property
+    def holds_ids(self) -> bool:
+        """Whether some of its values are ids: a step that puts numbers through half precision has to leave this input out."""
+        return self.rows_of_table is not None or bool(self.id_columns)
 
 
 class OutputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -142,3 +166,10 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                     raise InputError.mismatch(
                         at, expected=f"shape {list(spec.shape)} with {dim} = {expected}", found=f"{list(array.shape)}"
                     )
+
+
+def stated(signature: Signature) -> dict[str, object]:
+    """`signature` as digests see it: what came after the first version is left out where it says nothing, so that older digests hold."""
+    body: dict[str, object] = msgspec.to_builtins(signature)
+    body["inputs"] = [{k: v for k, v in spec.items() if k != "id_columns" or v} for spec in msgspec.to_builtins(signature.inputs)]
+    return {key: value for key, value in body.items() if key != "ranked_by" or value is not None}

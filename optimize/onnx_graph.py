@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import onnx
 import onnx_ir as ir
 
@@ -15,6 +14,7 @@ from ..core.signature import Dim, InputSpec, OutputSpec, Signature
 from ..runtime.archive import quiet
 from ..runtime.program import ROWS
 from .squeezes import mend_squeezes
+from .tables import with_tables as with_tables  # noqa: PLC0414 - callers know it from here
 
 if TYPE_CHECKING:
     import torch
@@ -124,27 +124,6 @@ def histogram_of(model: ir.Model) -> dict[str, int]:
     for node in model.graph:
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def with_tables(signature: Signature, model: ir.Model) -> Signature:
-    """`signature` with `rows_of_table` filled in where an input is the index of a lookup in a constant table."""
-    rows = {value.name: _table_rows(value) for value in model.graph.inputs}
-    inputs = tuple(msgspec.structs.replace(spec, rows_of_table=rows.get(spec.name)) for spec in signature.inputs)
-    return msgspec.structs.replace(signature, inputs=inputs)
-
-
-def _table_rows(value: ir.Value) -> int | None:
-    """Rows of the smallest table that `value` indexes, directly or through nodes that keep its numbers."""
-    found: list[int] = []
-    pending = [value]
-    while pending:
-        for node, position in pending.pop().uses():
-            table = node.inputs[0]
-            if node.op_type == "Gather" and position == 1 and table is not None and table.const_value is not None:
-                found.append(table.const_value.shape.numpy()[0])
-            elif node.op_type in {"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten"} and position == 0:
-                pending.extend(node.outputs)
-    return min(found, default=None)
 
 
 def signature_from_graph(model: ir.Model, where: str) -> Signature:

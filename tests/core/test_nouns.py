@@ -9,7 +9,7 @@ from liftgate.core.config import parse_toml, read_toml
 from liftgate.core.errors import InputError, UnknownName
 from liftgate.core.estimate import Estimate
 from liftgate.core.files import new_file, write_atomically
-from liftgate.core.signature import InputSpec, OutputSpec, Signature
+from liftgate.core.signature import IdColumn, InputSpec, OutputSpec, Signature, stated
 from liftgate.core.units import parse_quantity
 from liftgate.core.verdict import Finding, Outcome, judge
 
@@ -128,3 +128,34 @@ SIGNATURE = Signature(
 def test_feeds_that_do_not_fit_the_signature_are_named(feeds: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SIGNATURE.check(feeds, where="request 1")
+
+
+def test_a_signature_without_id_columns_has_the_digest_form_it_always_had() -> None:
+    spec = {"name": "user", "dtype": "int64", "shape": ["rows"], "role": "request", "rows_of_table": None}
+    other = {"name": "x", "dtype": "float32", "shape": ["rows", 2], "role": "candidate", "rows_of_table": None}
+    score = {"name": "score", "dtype": "float32", "shape": ["rows"]}
+    first = {"inputs": [spec, other], "outputs": [score], "layout": "rows"}
+    assert msgspec.convert(first, Signature) == SIGNATURE
+    assert msgspec.json.encode(stated(SIGNATURE), order="sorted") == msgspec.json.encode(first, order="sorted")
+
+
+def test_id_columns_are_written_and_read_back() -> None:
+    spec = InputSpec(name="x", dtype="float32", shape=("rows", 2), role="candidate", id_columns=(IdColumn(column=1, rows_of_table=9),))
+    signature = msgspec.structs.replace(SIGNATURE, inputs=(spec,))
+    assert msgspec.json.decode(msgspec.json.encode(signature), type=Signature) == signature
+    assert b'"id_columns":[{"column":1,"rows_of_table":9}]' in msgspec.json.encode(stated(signature))
+
+
+@pytest.mark.parametrize("shape", [("rows",), ("rows", 2), ("rows", "length")])
+def test_an_id_column_outside_the_last_axis_is_refused(shape: tuple[int | str, ...]) -> None:
+    with pytest.raises(InputError, match="input 'x': id column 2: expected a column of the last axis"):
+        InputSpec(name="x", dtype="float32", shape=shape, role="candidate", id_columns=(IdColumn(column=2),))
+
+
+@pytest.mark.parametrize(
+    ("rows", "id_columns", "holds"),
+    [(None, (), False), (5, (), True), (None, (IdColumn(column=0),), True), (None, (IdColumn(column=None),), True)],
+)
+def test_an_input_says_whether_it_holds_ids(rows: int | None, id_columns: tuple[IdColumn, ...], holds: bool) -> None:
+    spec = InputSpec(name="x", dtype="float32", shape=("rows", 2), role="candidate", rows_of_table=rows, id_columns=id_columns)
+    assert spec.holds_ids is holds
