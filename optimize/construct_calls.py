@@ -81,9 +81,9 @@ def _network(function: ast.FunctionDef | None, packing: ast.Call) -> str:
     holders = [n for n in nodes if isinstance(n, ast.Assign) and n.value is packing and isinstance(n.targets[0], ast.Name)]
     names = {target.id for holder in holders for target in holder.targets if isinstance(target, ast.Name)}
     for node in nodes:
-        if isinstance(node, ast.Call) and dotted(node.func).startswith("self."):
-            if any(a is packing or (isinstance(a, ast.Name) and a.id in names) for a in node.args):
-                return shown(node.func)
+        given = node.args if isinstance(node, ast.Call) and dotted(node.func).startswith("self.") else []
+        if isinstance(node, ast.Call) and any(a is packing or (isinstance(a, ast.Name) and a.id in names) for a in given):
+            return shown(node.func)
     return "the network"
 
 

@@ -6,7 +6,7 @@ import ast
 
 from .finding import Clue, Finding
 from .places import Site
-from .rewriting import aliases, assigned, calls, dotted, in_torch, kept, name_of, path_to, replaced, shown, uses, without_leaving
+from .rewriting import aliases, assigned, calls, dotted, in_torch, kept, name_of, path_to, shown, uses, without_leaving
 
 _READS = (
     "Could not guard on data-dependent",
@@ -79,6 +79,7 @@ def _numpy_below(site: Site, numpy: frozenset[str]) -> str:
 
 
 def calls_of(site: Site) -> list[ast.Call]:
+    """Every call on the line."""
     return [node for node in site.nodes() if isinstance(node, ast.Call)]
 
 
@@ -205,27 +206,14 @@ def _tensor_test(test: ast.expr) -> ast.expr:
         return ast.UnaryOp(ast.Invert(), _tensor_test(test.operand))
     if isinstance(test, ast.Call) and name_of(test) in {"equal", "allclose"}:
         close = "eq" if name_of(test) == "equal" else "isclose"
-        return replaced(
-            test, lambda part: ast.Call(ast.Attribute(_torch(close, part), "all"), [], []) if _is_call(part, name_of(test)) else None
-        )
+        elementwise = ast.Call(ast.Attribute(ast.Name("torch"), close), test.args, test.keywords)
+        return ast.Call(ast.Attribute(elementwise, "all"), [], [])
     if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.In) and isinstance(test.comparators[0], ast.List | ast.Tuple):
-        return ast.Call(
-            ast.Attribute(ast.Name("torch"), "isin"),
-            [test.left, ast.parse(f"torch.tensor({shown(test.comparators[0])})").body[0].value],
-            [],
-        )  # type: ignore[attr-defined]
+        values = ast.Call(ast.Attribute(ast.Name("torch"), "tensor"), [test.comparators[0]], [])
+        return ast.Call(ast.Attribute(ast.Name("torch"), "isin"), [test.left, values], [])
     if isinstance(test, ast.Compare) or (isinstance(test, ast.Call) and name_of(test) in _MASKED):
         return without_leaving(test)
     return ast.Compare(without_leaving(test), [ast.NotEq()], [ast.Constant(0)])
-
-
-def _torch(name: str, call: ast.expr) -> ast.Call:
-    assert isinstance(call, ast.Call)
-    return ast.Call(ast.Attribute(ast.Name("torch"), name), call.args, call.keywords)
-
-
-def _is_call(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Call) and name_of(node) == name
 
 
 def _kept_numbers(site: Site, decision: ast.AST) -> str:

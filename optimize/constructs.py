@@ -5,32 +5,27 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from . import construct_calls as one
+from . import construct_loops as loops
 from . import construct_rows as rows
 from . import construct_values as values
 from .finding import Clue, Finding, Rule
 from .places import Place, Site, is_users, look
 
+if TYPE_CHECKING:
+    import torch
+
 RULES: tuple[Rule, ...] = (
     *(one.printing, one.hook, one.packed, one.scripted, one.device, one.tensor_of_tensors, one.sparse, one.one_hot),
-    *(one.random_numbers, one.gradient, one.detached, values.numpy_call, values.check, rows.mask_loop, rows.row_branch, values.branch),
-    *(values.lookup, rows.row_loop, values.number, rows.cut_rows, rows.fixed_rows, one.parallel, one.unsupported, one.caught),
+    *(one.random_numbers, one.gradient, one.detached, values.numpy_call, values.check, loops.mask_loop, rows.row_branch, values.branch),
+    *(values.lookup, loops.row_loop, values.number, rows.cut_rows, rows.fixed_rows, one.parallel, one.unsupported, one.caught),
 )
 # Errors that come without a line: only these constructs cause them, so they may be looked for.
 _WITHOUT_LINE: tuple[Rule, ...] = (
-    *(
-        one.gradient,
-        one.detached,
-        rows.rows_in_numpy,
-        rows.mask_loop,
-        rows.row_loop,
-        rows.row_branch,
-        rows.cut_rows,
-        rows.fixed_rows,
-        one.parallel,
-        one.caught,
-    ),
+    *(one.gradient, one.detached, rows.rows_in_numpy, loops.mask_loop, loops.row_loop),
+    *(rows.row_branch, rows.cut_rows, rows.fixed_rows, one.parallel, one.caught),
 )
 
 
@@ -41,7 +36,7 @@ def recognise(clue: Clue) -> Finding | None:
 
 def search(clue: Clue) -> tuple[Site, Finding] | None:
     """The first line of the model's own code that explains an error without a line."""
-    sites = list(_sites(clue))
+    sites = list(_sites(clue.module))
     for rule in _WITHOUT_LINE:
         for site in sites:
             found = rule(Clue(site, clue.message, clue.module))
@@ -50,14 +45,13 @@ def search(clue: Clue) -> tuple[Site, Finding] | None:
     return None
 
 
-def _sites(clue: Clue) -> Iterator[Site]:
+def _sites(module: torch.nn.Module) -> Iterator[Site]:
     """Every statement that forward reaches in classes of the user's, by the names of the methods it calls."""
     seen: set[object] = set()
-    for module in clue.module.modules():
-        kind = type(module)
+    for part in module.modules():
         pending = ["forward"]
         while pending:
-            method = inspect.unwrap(getattr(kind, pending.pop(), None) or forwardless)
+            method = inspect.unwrap(getattr(type(part), pending.pop(), None) or _no_method)
             code = getattr(method, "__code__", None)
             if code is None or code in seen or not is_users(code.co_filename):
                 continue
@@ -70,5 +64,5 @@ def _sites(clue: Clue) -> Iterator[Site]:
                     yield look(Place(code.co_filename, node.lineno))
 
 
-def forwardless() -> None:
+def _no_method() -> None:
     """Stands for a method that a class does not have."""

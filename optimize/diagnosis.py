@@ -33,9 +33,9 @@ _FALLBACK = "or export it with `--fallback torchscript`, which keeps its meaning
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """Why a model cannot be exported.
 
-    `file` is without folders, `name` is class and method, `code` the source of the line; `file` is None where the error points to no code of
-    the user's, `construct` is empty where it is not known. `reason` is PyTorch's own sentence. `sound_with_torchscript` says that TorchScript
-    represents this construct truthfully for every input, not that it can do so for the rest of the model.
+    `file` is without folders, `name` is class and method, `code` the source of the line; `file` is None where the error points to no code
+    of the user's, `construct` is empty where it is not known. `reason` is PyTorch's own sentence. `sound_with_torchscript` says that
+    TorchScript represents this construct truthfully for every input, not that it can do so for the rest of the model.
     """
 
     file: str | None

@@ -14,6 +14,11 @@ from .rewriting import arguments
 if TYPE_CHECKING:
     import torch
 
+# PyTorch's texts about a model that fits one number of rows.
+FIXED_ROWS = (
+    *("Constraints violated", "specialized it to be a constant", "is invalid for input of size", "must match the size of tensor"),
+    *("Sizes of tensors must match", "Expected hidden size", "attempting to expand", "out of bounds for dimension 0"),
+)
 # What still says the truth for every input: a traced graph, only a scripted one (a trace would keep the example's way), or neither.
 Keeps = Literal["trace", "script", "neither"]
 

@@ -72,8 +72,8 @@ def _is_users(path: str) -> bool:
         if folder in file.parts:
             package = file.parts[len(file.parts) - file.parts[::-1].index(folder)]
             return package.removesuffix(".py") not in _LIBRARIES
-    standard = [Path(sysconfig.get_paths()[kind]).resolve() for kind in ("stdlib", "platstdlib")]
-    return not _is_torch(path) and not any(file.is_relative_to(folder) for folder in (*standard, *_OURS))
+    standard = [str(Path(sysconfig.get_paths()[kind]).resolve()) for kind in ("stdlib", "platstdlib")]
+    return not _is_torch(path) and not any(file.is_relative_to(folder) for folder in [*standard, *_OURS])
 
 
 @cache
@@ -189,7 +189,7 @@ def _holds(node: ast.AST, place: Place) -> bool:
 
 def _name(around: list[ast.AST]) -> str:
     """Class and method, or the function."""
-    names = []
+    names: list[str] = []
     for node in around:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             if not names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 # Where NumPy and PyTorch have one function under two names.
 _TORCH_NAMES = {
@@ -62,6 +62,11 @@ def uses(nodes: Iterator[ast.AST], names: frozenset[str]) -> bool:
     return any(isinstance(node, ast.Name) and node.id in names for node in nodes)
 
 
+def is_zero(node: ast.AST) -> bool:
+    """Whether an index is written as 0."""
+    return isinstance(node, ast.Constant) and node.value == 0
+
+
 def receiver(node: ast.AST) -> ast.expr | None:
     """What a method is called on."""
     return node.func.value if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else None
@@ -69,28 +74,25 @@ def receiver(node: ast.AST) -> ast.expr | None:
 
 def kept(node: ast.expr) -> ast.expr:
     """`node` without the calls at its end that leave the graph: `x.sum().cpu().item()` is `x.sum()`, `int(n.max())` is `n.max()`."""
-    while isinstance(node, ast.Call):
-        inner = receiver(node)
-        if inner is not None and name_of(node) in _LEAVING:
-            node = inner
-        elif isinstance(node.func, ast.Name) and node.func.id in {"float", "int", "bool"} and len(node.args) == 1:
-            node = node.args[0]
-        else:
-            break
-    return node
+    if not isinstance(node, ast.Call):
+        return node
+    inner = receiver(node)
+    if inner is not None and name_of(node) in _LEAVING:
+        return kept(inner)
+    converts = isinstance(node.func, ast.Name) and node.func.id in {"float", "int", "bool"} and len(node.args) == 1
+    return kept(node.args[0]) if converts else node
 
 
 def replaced(node: Node, change: Callable[[ast.expr], ast.expr | None]) -> Node:
     """A copy of `node` where every expression that `change` gives something for is that."""
 
     class Replace(ast.NodeTransformer):
-        def visit(self, node: ast.AST) -> ast.AST:
-            node = self.generic_visit(node)
-            new = change(node) if isinstance(node, ast.expr) else None
-            return node if new is None else new
+        def visit(self, part: ast.AST) -> ast.AST:
+            part = self.generic_visit(part)
+            new = change(part) if isinstance(part, ast.expr) else None
+            return part if new is None else new
 
-    result: Node = Replace().visit(copy.deepcopy(node))
-    return ast.fix_missing_locations(result)
+    return ast.fix_missing_locations(cast("Node", Replace().visit(copy.deepcopy(node))))
 
 
 def renamed(node: Node, names: dict[str, ast.expr]) -> Node:
@@ -114,23 +116,27 @@ def in_torch(node: Node, numpy: frozenset[str], known: Callable[[str], bool]) ->
     def change(part: ast.expr) -> ast.expr | None:
         if not isinstance(part, ast.Call):
             return None
-        name = name_of(part)
-        if dotted(part.func).partition(".")[0] in numpy and dotted(part.func).count(".") <= 1:
-            if name in _SAME and part.args and isinstance(part.args[0], ast.Call) and dotted(part.args[0].func) == "range":
-                return ast.Call(ast.Attribute(ast.Name("torch"), "arange"), part.args[0].args, [])
-            if name in _SAME and part.args and not isinstance(part.args[0], _LISTS):
-                return part.args[0]
-            torch_name = _TORCH_NAMES.get(name, name)
-            if not known(torch_name):
-                return None
-            keywords = [ast.keyword(_TORCH_KEYWORDS.get(k.arg or "", k.arg), k.value) for k in part.keywords]
-            return ast.Call(ast.Attribute(ast.Name("torch"), torch_name), part.args, keywords)
-        if name in _WRAPPERS and part.args and not isinstance(part.args[0], _LISTS):
-            return part.args[0]
-        return None
+        if dotted(part.func).partition(".")[0] in numpy:
+            return _counterpart(part, known)
+        wraps = name_of(part) in _WRAPPERS and part.args and not isinstance(part.args[0], _LISTS)
+        return part.args[0] if wraps else None
 
     result = replaced(without_leaving(node), change)
     return None if uses(ast.walk(result), numpy) else result
+
+
+def _counterpart(call: ast.Call, known: Callable[[str], bool]) -> ast.expr | None:
+    """PyTorch's expression for a call of NumPy's."""
+    name, first = name_of(call), call.args[0] if call.args else None
+    if name in _SAME and isinstance(first, ast.Call) and dotted(first.func) == "range":
+        return ast.Call(ast.Attribute(ast.Name("torch"), "arange"), first.args, [])
+    if name in _SAME and first is not None and not isinstance(first, _LISTS):
+        return first
+    torch_name = _TORCH_NAMES.get(name, name)
+    if dotted(call.func).count(".") > 1 or not known(torch_name):
+        return None
+    keywords = [ast.keyword(_TORCH_KEYWORDS.get(k.arg or "", k.arg), k.value) for k in call.keywords]
+    return ast.Call(ast.Attribute(ast.Name("torch"), torch_name), call.args, keywords)
 
 
 def assigned(function: ast.AST | None, name: str, before: int) -> ast.expr | None:

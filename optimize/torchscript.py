@@ -1,4 +1,4 @@
-"""TorchScript of a model that torch.export cannot record: compiled where that works, else a trace that is known to hold for other inputs."""
+"""TorchScript of a model that torch.export cannot record: compiled where that works, else a trace that holds for other inputs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ def script_or_trace(
     example: when PyTorch warns that a tensor became a Python value, or when tracing other rows, another number of rows, or other sizes of
     the `varying` axes (input and axis) records another graph. Raises InputError with the line of the user's code.
     """
-    compiled = _scripted(module)
+    import torch  # noqa: PLC0415 - takes seconds
+
+    # A script's graph is rewritten for the exporter, and the caller keeps theirs to compare with.
+    compiled = _scripted(copy.deepcopy(module) if isinstance(module, torch.jit.ScriptModule) else module)
     if compiled is None:
         return trace(module, args, kwargs, varying=varying, where=where), "traced"
     calling = calling_of(args, dict(kwargs or {}), parameters_of(module), where=where or type(module).__name__)
@@ -111,26 +114,33 @@ def _flat(compiled: torch.jit.ScriptModule, calling: Calling, tensors: Sequence[
         plain = not kwargs and len(args) == takes and all(isinstance(a, torch.Tensor) for a in args)
         if plain and (isinstance(found, torch.Tensor) or (isinstance(found, tuple) and all(isinstance(t, torch.Tensor) for t in found))):
             return compiled
-        around: torch.jit.ScriptModule = torch.jit.trace(flat_module(compiled, calling), tuple(tensors), strict=False, check_trace=False)
-    return around
+        return _record(flat_module(compiled, calling), tensors)
 
 
 def _trace(module: torch.nn.Module, calling: Calling, tensors: Sequence[torch.Tensor], where: str) -> torch.jit.ScriptModule:
     import torch  # noqa: PLC0415 - takes seconds
+    from torch.jit._trace import TracerWarning  # noqa: PLC0415
 
     clones = tuple(tensor.clone() for tensor in tensors)
     with quiet(), warnings.catch_warnings(record=True) as seen, torch.no_grad():
         warnings.simplefilter("always")
         try:
-            found: torch.jit.ScriptModule = torch.jit.trace(flat_module(_untied(module), calling), clones, strict=False, check_trace=False)
+            found = _record(flat_module(_untied(module), calling), clones)
         except Exception as error:  # the user's forward may raise anything
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(where, f"torch.jit.trace cannot record it ({reason[:200]})", fix=_PLAIN_FIX) from error
     for warning in seen:
-        if issubclass(warning.category, torch.jit.TracerWarning) and is_users(warning.filename):
+        if issubclass(warning.category, TracerWarning) and is_users(warning.filename):
             place, message = Place(warning.filename, warning.lineno), str(warning.message)
             if not _harmless(Clue(look(place), message, module)):
                 raise _baked(module, place, message, where)
+    return found
+
+
+def _record(module: torch.nn.Module, tensors: Sequence[torch.Tensor]) -> torch.jit.ScriptModule:
+    import torch  # noqa: PLC0415 - takes seconds
+
+    found: torch.jit.ScriptModule = torch.jit.trace(module, tuple(tensors), strict=False, check_trace=False)  # type: ignore[no-untyped-call]
     return found
 
 

@@ -86,16 +86,12 @@ def script_to_onnx(script: torch.jit.ScriptModule, tensors: Sequence[torch.Tenso
 def _refused(error: Exception, where: str) -> InputError:
     operator = re.search(r"operator '(?P<name>[\w:]+)'", str(error))
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    fix = "change the model so that torch.export takes it"
     if operator is None:
-        return InputError(
-            where, f"PyTorch's exporter for TorchScript cannot convert it ({reason})", fix="change the model so that torch.export takes it"
-        )
-    problem = f"PyTorch's exporter for TorchScript has no ONNX for {operator['name']}"
-    return InputError(
-        where,
-        problem,
-        fix=f"write {operator['name'].partition('::')[2]} with other operators, or change the model so that torch.export takes it",
-    )
+        return InputError(where, f"PyTorch's exporter for TorchScript cannot convert it ({reason})", fix=fix)
+    name = operator["name"]
+    problem = f"PyTorch's exporter for TorchScript has no ONNX for {name}"
+    return InputError(where, problem, fix=f"write {name.partition('::')[2]} with other operators, or {fix}")
 
 
 def _name(model: ir.Model, tensors: Sequence[torch.Tensor], inputs: Dims, outputs: Dims) -> None:
