@@ -19,10 +19,11 @@ from .bag_loops import rewrite_graph
 from .embedding_bag import rewrite_program
 from .examples import Examples
 from .loading import Module, Program, Script
-from .onnx_graph import to_onnx, with_tables
+from .onnx_graph import to_onnx
 from .row_loops import warn_row_loops
 from .samples import Samples, from_examples, from_requests, from_signature
 from .squeezes import mend_squeezes
+from .tables import with_tables
 from .tracing import Axis, Original, original_of, other_size, trace, varying_axes
 
 if TYPE_CHECKING:

@@ -141,8 +141,9 @@ def _adopt(draft: Draft, source: Graph, wishes: Wishes, progress: Progress) -> N
     """Take a model that is ONNX already."""
     from .bag_loops import rewrite_graph  # noqa: PLC0415 - onnx takes a second
     from .export_checks import runs_everywhere  # noqa: PLC0415 - scipy takes a moment
-    from .onnx_graph import load, opset_of, parameters_of, save, signature_from_graph, with_tables  # noqa: PLC0415 - onnx takes a second
+    from .onnx_graph import load, opset_of, parameters_of, save, signature_from_graph  # noqa: PLC0415 - onnx takes a second
     from .roles import with_roles  # noqa: PLC0415
+    from .tables import with_tables  # noqa: PLC0415
 
     where = str(source.path)
     graph = load(source.path)

@@ -133,7 +133,7 @@ def _ids(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signatu
                     f"{where}: input '{spec.name}'", problem, fix="map unknown ids inside forward with torch.clamp or torch.where"
                 )
             elif found is not None:
-                quiet_ids.append(f"{spec.name} = {value}")
+                quiet_ids.append(f"{spec.name}{list(place) if any(place) else ''} = {value}")
     if not checked:
         return ()
     detail = "as in PyTorch" if not quiet_ids else f"except {', '.join(quiet_ids[:8])}, where only requests and the router refuse them"
@@ -142,9 +142,12 @@ def _ids(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signatu
 
 def _outside(spec: InputSpec) -> list[tuple[tuple[int, ...], int]]:
     """Where to put an id that no table has, and which: just behind the last row, and just before the first."""
-    if spec.rows_of_table is None:
-        return []
-    return [((0,) * (len(spec.shape) - 1), value) for value in (spec.rows_of_table, -1)]
+    first = (0,) * (len(spec.shape) - 1)
+    tables = {first: spec.rows_of_table} if spec.rows_of_table is not None else {}
+    for column in spec.id_columns:
+        if column.column is not None and column.rows_of_table is not None:
+            tables[(*first[:-1], column.column)] = column.rows_of_table
+    return [(place, value) for place, rows in tables.items() for value in (rows, -1)]
 
 
 def _attempt(side: Runs, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:

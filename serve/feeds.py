@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..core.errors import InputError, UnknownName
+from ..core.ids import wrong_id
 from ..core.signature import InputSpec, Signature
 
 
@@ -48,12 +49,9 @@ def feeds_for(tensors: Mapping[str, np.ndarray], signature: Signature) -> dict[s
 
 def _check_indices(array: np.ndarray, spec: InputSpec) -> None:
     """Refuse an index outside its embedding table here: the runtimes fail on it deep inside, or read the table from its end."""
-    if spec.rows_of_table is None or array.dtype.kind not in "iu" or not array.size:
-        return
-    low, high = int(array.min()), int(array.max())
-    if low < 0 or high >= spec.rows_of_table:
-        expected = f"indices 0 to {spec.rows_of_table - 1}"
-        raise InputError.mismatch(f"request: input '{spec.name}'", expected=expected, found=str(low if low < 0 else high))
+    wrong = wrong_id(spec, array)
+    if wrong is not None:
+        raise InputError.mismatch(f"request: input '{spec.name}{wrong.place}'", expected=wrong.expected, found=wrong.found)
 
 
 def _laid_out(array: np.ndarray, spec: InputSpec, count: int, *, repeat: bool) -> np.ndarray:
