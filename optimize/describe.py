@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..core.artifact import Manifest, ModelArtifact
+from ..core.signature import InputSpec
 from ..recipes.recipe import Recipe
 from .describe_cost import cost_text, tables_text
 from .drawing import WIDTH, shape_text, size_text, table_text, wrapped, wrapped_items
 from .inspection import Inspection
+
+_COLUMNS_SHOWN = 3
 
 
 def result_text(artifact: ModelArtifact) -> str:
@@ -57,8 +60,7 @@ def inspection_text(seen: Inspection, width: int = WIDTH) -> str:
 def _signature_table(seen: Inspection, width: int) -> str:
     rows = list[tuple[str, ...]]()
     for spec in seen.signature.inputs:
-        table_rows = "-" if spec.rows_of_table is None else f"{spec.rows_of_table:,}"
-        rows.append((spec.name, spec.dtype, shape_text(spec.shape), spec.role, table_rows))
+        rows.append((spec.name, spec.dtype, shape_text(spec.shape), spec.role, _table_rows_text(spec)))
     score = seen.signature.score
     for output in seen.signature.outputs:
         ranked = score is not None and score.output == output.name
@@ -66,6 +68,18 @@ def _signature_table(seen: Inspection, width: int) -> str:
         rows.append((output.name, output.dtype, shape_text(output.shape), role, "-"))
     header = ("name", "dtype", "shape", "role", "rows of its table")
     return table_text(header, rows, width, title="Inputs and outputs", right=header[-1:], flexible=("name", "shape"))
+
+
+def _table_rows_text(spec: InputSpec) -> str:
+    """`50`, `50, 30, ? in 3 columns`, `-` for an input without ids."""
+    if spec.rows_of_table is not None:
+        return f"{spec.rows_of_table:,}"
+    columns = [column for column in spec.id_columns if column.column is not None]
+    if not columns:
+        return "?" if spec.id_columns else "-"
+    sizes = ["?" if column.rows_of_table is None else f"{column.rows_of_table:,}" for column in columns]
+    shown = [*sizes[:_COLUMNS_SHOWN], *(["…"] if len(sizes) > _COLUMNS_SHOWN else [])]
+    return f"{', '.join(shown)} in {len(columns)} column{'s' * (len(columns) != 1)}"
 
 
 def _history_text(manifest: Manifest, lineage: Sequence[Manifest], width: int) -> str:

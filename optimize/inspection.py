@@ -110,7 +110,8 @@ class _Look(msgspec.Struct, frozen=True):
         )
 
     def onnx_file(self, path: Path) -> Inspection:
-        from .onnx_graph import signature_from_graph, with_tables  # noqa: PLC0415 - onnx takes a second
+        from .onnx_graph import signature_from_graph  # noqa: PLC0415 - onnx takes a second
+        from .tables import with_tables  # noqa: PLC0415
 
         graph = read_lazily(path)
         found = self._look(graph, with_tables(signature_from_graph(graph, str(path)), graph), path.name, known=False)

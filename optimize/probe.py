@@ -46,7 +46,8 @@ class Probe:
         proto.graph.input.extend(ir.to_proto(value) for value in model.graph.inputs)
         options = session_options(SessionSettings())
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        _add_weights(model.graph, proto.graph, options)
+        # ONNX Runtime reads the arrays where they lie, without keeping them alive.
+        self._arrays = _add_weights(model.graph, proto.graph, options)
         _replace_outputs(proto.graph, self._values, self._wanted)
         self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
@@ -64,25 +65,31 @@ class Probe:
         return seen
 
 
-def _add_weights(graph: ir.Graph, proto: onnx.GraphProto, options: ort.SessionOptions) -> None:
-    """Add the initializers that `bare` left out."""
+def _add_weights(graph: ir.Graph, proto: onnx.GraphProto, options: ort.SessionOptions) -> dict[str, np.ndarray]:
+    """Add the initializers that `bare` left out; ONNX Runtime maps those in files by itself, others are arrays that must outlive it."""
     present = {tensor.name for tensor in proto.initializer}
-    names, arrays = [], []
+    arrays: dict[str, np.ndarray] = {}
     for value in graph.initializers.values():
-        content = value.const_value
-        if content is None or value.name in present:
+        content, name = value.const_value, value.name or ""
+        if content is None or name in present:
             continue
-        array = content.numpy() if content.nbytes > _IN_GRAPH_BYTES else None
-        if array is None or array.dtype.isbuiltin != 1:
-            proto.initializer.append(tensor_proto(value.name, content))
+        if content.nbytes <= _IN_GRAPH_BYTES or content.dtype.numpy().kind not in "biuf":
+            proto.initializer.append(tensor_proto(name, content))
             continue
-        stub = onnx.TensorProto(name=value.name, data_type=int(content.dtype), dims=array.shape, data_location=onnx.TensorProto.EXTERNAL)
-        stub.external_data.add(key="location", value="weights")
+        stub = onnx.TensorProto(name=name, data_type=int(content.dtype), dims=content.shape.numpy())
+        stub.data_location = onnx.TensorProto.EXTERNAL
+        if isinstance(content, ir.ExternalTensor) and not (content.offset or 0) % content.dtype.itemsize:
+            places = {"location": content.location, "offset": content.offset or 0, "length": content.nbytes}
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(content.base_dir or "."))
+        else:
+            places = {"location": "memory"}
+            arrays[name] = np.require(content.numpy().view(content.dtype.numpy()), requirements=["C", "A"])
+        for key, entry in places.items():
+            stub.external_data.add(key=key, value=str(entry))
         proto.initializer.append(stub)
-        names.append(value.name)
-        arrays.append(ort.OrtValue.ortvalue_from_numpy(np.require(array, requirements=["C", "A"])))
-    if names:
-        options.add_external_initializers(names, arrays)
+    if arrays:
+        options.add_external_initializers(list(arrays), [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()])
+    return arrays
 
 
 def _replace_outputs(graph: onnx.GraphProto, values: Sequence[ir.Value], wanted: set[ir.Value]) -> None:

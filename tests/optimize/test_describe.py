@@ -99,3 +99,22 @@ def test_a_table_that_is_too_wide_shortens_its_flexible_columns_in_the_middle() 
 
 def test_items_are_not_broken_over_lines() -> None:
     assert wrapped_items("operators", ["Gemm 4", "MatMul 2"], 20) == "operators: Gemm 4,\n  MatMul 2"
+
+
+def test_ids_inside_a_matrix_are_shown_by_column(tmp_path: Path) -> None:
+    proto = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 20]> m (float[n,3] x) => (float[n] score)
+        <float[9,1] items = {}, int64[1] first = {0}, int64[1] second = {1}, int64[1] axis = {1}> {
+            column = Slice(x, first, second, axis)
+            id = Cast<to=7>(column)
+            rows = Gather(items, id)
+            flat = Squeeze(rows)
+            score = Identity(flat)
+        }"""
+    )
+    proto.graph.initializer[0].raw_data = bytes(36)
+    onnx.save(proto, tmp_path / "m.onnx")
+    seen = inspect(tmp_path / "m.onnx")
+    row = next(line for line in inspection_text(seen).splitlines() if line.startswith("│ x "))
+    assert row.strip("│").split("│")[-1].strip() == "9 in 1 column"
+    assert seen.cost.tables[0].indexed_by == ("x",)
