@@ -11,7 +11,7 @@ import msgspec
 
 from .errors import InputError
 from .files import sha256_of
-from .signature import Signature
+from .signature import Signature, stated
 
 MODEL_FILE = "model.onnx"
 MANIFEST_FILE = "manifest.json"
@@ -99,7 +99,7 @@ def content_digest(
 ) -> str:
     """Hex sha256 over the signature, the sha256 of every file, and the lineage (parent, recipe and the steps' settings)."""
     settings = [[step.kind, step.settings] for step in steps]
-    body = {"files": dict(files), "signature": signature, "parent": parent, "recipe": recipe, "steps": settings}
+    body = {"files": dict(files), "signature": stated(signature), "parent": parent, "recipe": recipe, "steps": settings}
     return hashlib.sha256(msgspec.json.encode(body, order="sorted")).hexdigest()
 
 

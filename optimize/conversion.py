@@ -38,8 +38,8 @@ Fallback = Literal["torchscript"]
 class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     """An ONNX graph and the PyTorch model it was made from.
 
-    `examples_note` says where the example rows come from, `notes` how the graph was made where that is not the usual way, `saved_roles` and
-    `saved_score` what the source itself says.
+    `examples_note` says where the example rows come from, `notes` what a user should know of how the graph was made, `rewritten` what was
+    written otherwise than PyTorch's exporter does, `saved_roles` and `saved_score` what the source itself says.
     """
 
     graph: ir.Model
@@ -47,6 +47,7 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     original: Original
     examples_note: str
     notes: tuple[str, ...] = ()
+    rewritten: tuple[str, ...] = ()
     saved_roles: dict[str, Role] = {}
     saved_score: str | None = None
 
@@ -97,6 +98,7 @@ def convert_program(source: Program, where: str, requests: Requests | None) -> C
         original=original,
         examples_note=note,
         notes=(*bags.warnings, *warn_row_loops(graph)),
+        rewritten=bags.done,
         saved_roles=source.description.roles(),
         saved_score=source.description.score,
     )
@@ -140,7 +142,14 @@ def convert_module(
     fixed = sorted(original.varying - varying_axes(bare))
     if fixed:
         notes = (*notes, f"fixed although PyTorch takes other sizes: {', '.join(f'{name} axis {axis}' for name, axis in fixed)}")
-    return Conversion(graph=graph, signature=with_tables(bare, graph), original=original, examples_note=examples.note, notes=notes)
+    return Conversion(
+        graph=graph,
+        signature=with_tables(bare, graph),
+        original=original,
+        examples_note=examples.note,
+        notes=notes,
+        rewritten=bags.done,
+    )
 
 
 def _through_torchscript(original: Original, examples: Examples, notes: tuple[str, ...]) -> Conversion:
@@ -159,6 +168,7 @@ def _through_torchscript(original: Original, examples: Examples, notes: tuple[st
         original=original,
         examples_note=examples.note,
         notes=(*notes, f"{how} by TorchScript", *bags.warnings),
+        rewritten=bags.done,
     )
 
 

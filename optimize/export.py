@@ -117,7 +117,7 @@ def _write(draft: Draft, conversion: Conversion, wishes: Wishes, *, where: str, 
     draft.checks = (*found.checks, *sizes)
     declared = tuple(f"{dim} is declared to vary, but PyTorch runs in no other size of it" for dim in rigid)
     draft.warnings = (*conversion.notes, *found.warnings, *declared, *((roles.suggestion,) if roles.suggestion else ()))
-    draft.steps = (_record(draft, samples, roles.origin),)
+    draft.steps = (_record(draft, samples, roles.origin, conversion.rewritten),)
     return problem
 
 
@@ -158,7 +158,7 @@ def _adopt(draft: Draft, source: Graph, wishes: Wishes, progress: Progress) -> N
     draft.checks = runs_everywhere(_onnx(draft), samples, draft.signature, where)
     suggested = (roles.suggestion,) if roles.suggestion else ()
     draft.warnings = (*bags.warnings, *suggested)
-    record = _record(draft, samples, roles.origin)
+    record = _record(draft, samples, roles.origin, bags.done)
     # Says that nothing was compared with PyTorch, also where an export gave the very same file.
     draft.steps = (msgspec.structs.replace(record, settings={**record.settings, "adopted": True}),)
 
@@ -172,7 +172,7 @@ def _onnx(draft: Draft) -> OnnxSession:
     return OnnxSession(load_onnx(draft.model_path, SessionSettings()), draft.signature, ref)
 
 
-def _record(draft: Draft, samples: Samples, roles_from: str) -> StepRecord:
+def _record(draft: Draft, samples: Samples, roles_from: str, rewritten: tuple[str, ...]) -> StepRecord:
     checked = f"checked on {samples.note} ({len(draft.checks)} checks)"
-    summary = f"opset {draft.opset}, {draft.parameters:,} parameters; {roles_from}; {checked}"
+    summary = "; ".join([f"opset {draft.opset}, {draft.parameters:,} parameters", *rewritten, roles_from, checked])
     return StepRecord(kind="export", settings={"dynamic_rows": True}, summary=summary)

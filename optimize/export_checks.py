@@ -27,12 +27,11 @@ def verify(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signa
     Also: both give the same twice, and ids outside their tables are refused by the graph. Raises InputError naming the rows, the output,
     the difference and the input that shows it.
     """
-    checks, warnings = [], []
+    checks, warnings = [_deterministic(torch_side, onnx_side, samples, signature, where)], []
     for rows in ROWS_CHECKED:
         found, warning = _at_rows(torch_side, onnx_side, samples.rows(rows), signature, where)
         checks.append(Check(name=f"ONNX Runtime agrees with PyTorch at {_rows(rows)}", passed=True, detail=f"{samples.note}: {found.text}"))
         warnings.extend([warning] if warning else [])
-    checks.append(_deterministic(torch_side, onnx_side, samples, signature, where))
     return Verified(checks=(*checks, *_ids(torch_side, onnx_side, samples, signature, where)), warnings=tuple(warnings))
 
 
@@ -59,7 +58,7 @@ def runs_everywhere(model: Runs, samples: Samples, signature: Signature, where: 
         feeds = samples.rows(rows)
         found, again = run(model, feeds, where), run(model, feeds, where)
         for name, array in found.items():
-            if not np.array_equal(array, again[name], equal_nan=array.dtype.kind == "f"):
+            if not _same(array, again[name]):
                 raise InputError(f"{where}: output '{name}'", "differs between two runs on the same input", fix=_RANDOM)
         if signature.score is not None:
             _one_score_per_row(found, signature, rows, where)
@@ -82,7 +81,12 @@ def _at_rows(
         expected = _first_of_two(torch_side, feeds, signature, where)
         warning = f"PyTorch itself {error.problem}; the exported graph runs, and gives this row the score it has among two rows"
     found = run(onnx_side, feeds, f"{where}: ONNX Runtime")
-    gap = difference(expected, found, signature, at=at)
+    try:
+        gap = difference(expected, found, signature, at=at)
+    except InputError:
+        if rows == 1 and warning is None:
+            _refuse_another_score_alone(torch_side, found, feeds, signature, where)
+        raise
     if signature.score is not None:
         _one_score_per_row(expected, signature, rows, f"{at}: PyTorch")
     return gap, warning
@@ -92,6 +96,19 @@ def _first_of_two(torch_side: Runs, feeds: dict[str, np.ndarray], signature: Sig
     """What PyTorch says of a single row that it is given twice."""
     twice = run(torch_side, {name: np.repeat(array, 2, axis=0) for name, array in feeds.items()}, f"{where}: PyTorch")
     return {spec.name: twice[spec.name][:1] if twice[spec.name].ndim else twice[spec.name] for spec in signature.outputs}
+
+
+def _refuse_another_score_alone(
+    torch_side: Runs, found: Mapping[str, np.ndarray], feeds: dict[str, np.ndarray], signature: Signature, where: str
+) -> None:
+    """Raise InputError when it is PyTorch that scores a single row otherwise than the same row among two, where the graph does not."""
+    try:
+        difference(_first_of_two(torch_side, feeds, signature, where), found, signature, at=where)
+    except InputError:
+        return
+    problem = f"gives a single row another output than the same row among two, on {shown(feeds)}"
+    fix = "look in forward for a squeeze() that drops the row too, and name its axis: squeeze(-1)"
+    raise InputError(f"{where}: PyTorch", problem, fix=fix) from None
 
 
 def _one_score_per_row(outputs: Mapping[str, np.ndarray], signature: Signature, rows: int, where: str) -> None:
@@ -111,9 +128,13 @@ def _deterministic(torch_side: Runs, onnx_side: Runs, samples: Samples, signatur
     for side, name in ((torch_side, "PyTorch"), (onnx_side, "ONNX Runtime")):
         first, second = run(side, feeds, f"{where}: {name}"), run(side, feeds, f"{where}: {name}")
         for spec in signature.outputs:
-            if not np.array_equal(first[spec.name], second[spec.name]):
+            if not _same(first[spec.name], second[spec.name]):
                 raise InputError(f"{where}: {name}: output '{spec.name}'", "differs between two runs on the same input", fix=_RANDOM)
     return Check(name="same input, same output", passed=True, detail="PyTorch and ONNX Runtime, twice on 7 rows, bit for bit")
+
+
+def _same(first: np.ndarray, second: np.ndarray) -> bool:
+    return np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
 
 
 def _ids(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signature, where: str) -> tuple[Check, ...]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -79,7 +80,7 @@ def test_floats_are_cast_to_what_the_signature_says() -> None:
         ({"segment": ["power", "all"]}, r"column 'segment': expected names other than 'all'"),
         ({"history": [[7.5, 8, 9], [5]]}, r"request 'a': column 'history': expected int64, found float64"),
         ({"history": [[7, None, 9], [5]]}, r"column 'history': expected int64 values, found missing values"),
-        ({"user": [[1, 1], [2, 2, 2]], "item": [10, 12], "label": None}, r"column 'history'|column 'item'|column 'user'"),
+        ({"user": [[1, 1], [2, 2, 3]]}, r"request 'b': column 'user': expected one value per request .*found candidates with different values"),
     ],
 )
 def test_bad_columns_are_named(change: dict[str, list[object] | None], message: str) -> None:
@@ -136,3 +137,11 @@ def test_a_folder_is_not_a_requests_file(tmp_path: Path) -> None:
 def test_an_empty_file_is_refused() -> None:
     with pytest.raises(InputError, match="expected at least one request"):
         Requests.of({"request_id": [], "user_id": []})
+
+
+def test_a_request_input_may_be_written_once_per_candidate() -> None:
+    repeated = Requests.of({**DATA, "user": [[1, 1], [2, 2, 2]]})
+    assert [f["user"].tolist() for f in repeated.feeds(RANKER)] == [[1, 1], [2, 2, 2]]
+    request_layout = msgspec.structs.replace(RANKER, layout="request")
+    assert [f["user"].tolist() for f in repeated.feeds(request_layout)] == [[1], [2]]
+    assert repeated.never_varying(["user", "item"], RANKER) == (["user"], 2)
