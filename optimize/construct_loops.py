@@ -120,7 +120,8 @@ def _visited(clue: Clue, loop: Loop) -> ast.expr | None:
         cut = [*source.args, *[k.value for k in source.keywords if k.arg == "dim"]]
         along = cut if name_of(source) == "unbind" else cut[1:]
         return receiver(source) if not along or is_zero(along[-1]) else None
-    return source if isinstance(source, ast.Name) else None
+    computed = isinstance(source, ast.Call) and hasattr(clue.attribute(source.func), "forward")
+    return source if computed or isinstance(source, ast.Name) else None
 
 
 def _counted(clue: Clue, bound: ast.expr) -> ast.expr | None:

@@ -121,18 +121,20 @@ def branch(clue: Clue) -> Finding | None:
 
 
 def _decision(site: Site) -> ast.AST | None:
-    """The innermost construct that asks for a truth value, at the expression that ran or else the first on the line."""
-    for node in path_to(site.statement, site.focus) if site.focus is not None and site.statement is not None else site.nodes():
-        if isinstance(node, ast.IfExp | ast.BoolOp) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)):
-            return node
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"bool", *_REDUCTIONS}:
-            break
-    if isinstance(site.statement, ast.If | ast.While):
-        return site.statement
-    named = [c for c in calls_of(site) if isinstance(c.func, ast.Name) and c.func.id in {"bool", *_REDUCTIONS}]
-    return (
-        named[0] if named else next((node for node in site.nodes() if isinstance(node, ast.IfExp | ast.BoolOp | ast.comprehension)), None)
-    )
+    """What asks for a truth value: around the expression that ran, or else the first on the line."""
+    ran = site.focus is not None and site.statement is not None
+    nodes = path_to(site.statement, site.focus) if ran and site.statement and site.focus else list(site.nodes())
+    named = [c for c in nodes if isinstance(c, ast.Call) and isinstance(c.func, ast.Name)]
+    reducing = [call for call in named if name_of(call) in _REDUCTIONS]
+    if reducing or isinstance(site.statement, ast.If | ast.While):
+        return reducing[0] if reducing else site.statement
+    asking = [node for node in nodes if isinstance(node, ast.IfExp | ast.BoolOp) or _negates(node)]
+    asking += [call for call in named if name_of(call) == "bool"]
+    return asking[0] if asking else next((node for node in site.nodes() if isinstance(node, ast.comprehension)), None)
+
+
+def _negates(node: ast.AST) -> bool:
+    return isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
 
 
 def _branch_change(site: Site, decision: ast.AST) -> str:

@@ -112,7 +112,7 @@ def _name(model: ir.Model, tensors: Sequence[torch.Tensor], inputs: Dims, output
     ordered = []
     for (name, axes), tensor in zip(inputs.items(), tensors, strict=True):
         shape = ir.Shape([axes.get(axis, size) for axis, size in enumerate(tensor.shape)])
-        value = present.get(name) or ir.Input(name, shape, ir.TensorType(dtypes[tensor.dtype]))
+        value = present.get(name) or ir.val(name, dtypes[tensor.dtype], shape)
         value.shape = shape
         ordered.append(value)
     model.graph.inputs.clear()
