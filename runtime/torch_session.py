@@ -14,6 +14,7 @@ from ..core.files import sha256_of
 from ..core.signature import Signature
 from .archive import open_archive, quiet
 from .calling import calling_of_program, flat_outputs
+from .description import read_description
 from .program import signature_of
 from .session import SessionSettings
 
@@ -34,12 +35,16 @@ class TorchSession:
     def open(cls, path: Path, settings: SessionSettings, *, signature: Signature | None = None) -> TorchSession:
         """Load a torch.export archive, scanned before PyTorch reads it; its digest is the sha256 of the file.
 
-        An archive says nothing about roles: without `signature` every input is a candidate input. Raises UntrustedError when reading it
+        Roles and score are those that `liftgate.save` wrote; another archive says nothing about roles, and without `signature` every input
+        is a candidate input. Raises UntrustedError when reading it
         would run code, InputError when it is damaged, something else, or takes other inputs than `signature`.
         """
         torch.set_num_threads(settings.threads)
         program = open_archive(path)
-        found = signature_of(program, str(path))
+        description = read_description(path)
+        found = signature_of(program, str(path), description.roles())
+        if description.score is not None:
+            found = found.with_score(description.score, where=str(path))
         if signature is not None and [s.name for s in signature.inputs] != [s.name for s in found.inputs]:
             expected = ", ".join(s.name for s in signature.inputs)
             raise InputError.mismatch(str(path), expected=f"the inputs {expected}", found=", ".join(s.name for s in found.inputs))

@@ -290,7 +290,9 @@ class Random(nn.Module):
 
 
 def test_random_numbers_in_forward_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Random: PyTorch: output 'score': differs between two runs on the same input; take the random numbers"):
+    with pytest.raises(
+        InputError, match="Random: PyTorch: output 'score': differs between two runs on the same input; take the random numbers"
+    ):
         export(Random(), name="random", store=tmp_path, example_inputs=(torch.rand(4, 3),))
 
 
@@ -313,3 +315,19 @@ def test_a_model_that_scores_a_row_alone_otherwise_is_refused_with_the_reason(tm
 
     with pytest.raises(InputError, match=r"Ranks: PyTorch: gives a single row another output than the same row among two, on x \["):
         export(Ranks(), name="ranks", store=tmp_path, example_inputs=(torch.rand(4, 3),))
+
+
+def test_columns_that_never_vary_inside_a_request_are_suggested_as_request_inputs(
+    ranker: nn.Module, requests: Requests, tmp_path: Path
+) -> None:
+    items = requests.table["item"].to_pylist()
+    users = [[user] * len(listed) for user, listed in zip(requests.table["user"].to_pylist(), items, strict=True)]
+    data = {name: requests.table[name].to_pylist() for name in requests.table.column_names} | {"user": users}
+    artifact = export(ranker, name="v", store=tmp_path, requests=Requests.of(data))
+    assert artifact.manifest.signature.input("user").role == "candidate"
+    assert artifact.manifest.warnings == (
+        "'user' never varies inside a request (in 12 requests): if that is no accident, export with --request-inputs history,user",
+    )
+    told = export(ranker, name="told", store=tmp_path, requests=Requests.of(data), request_inputs=["history", "user"])
+    assert told.manifest.signature.input("user").role == "request"
+    assert told.manifest.warnings == ()

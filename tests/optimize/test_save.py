@@ -11,6 +11,8 @@ from liftgate.core.errors import InputError, UnknownName
 from liftgate.optimize.export import export
 from liftgate.runtime.archive import quiet
 from liftgate.runtime.description import read_description
+from liftgate.runtime.session import SessionSettings
+from liftgate.runtime.torch_session import TorchSession
 from torch import nn
 
 from .conftest import HISTORY, Ranker
@@ -42,6 +44,15 @@ def test_pytorch_reads_what_was_saved(saved: Path, ranker: Ranker) -> None:
         program = torch.export.load(saved)
     rows = (torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6]), torch.randint(0, 50, (3, HISTORY)))
     torch.testing.assert_close(program.module()(*rows), ranker(*rows))
+
+
+def test_a_saved_model_runs_in_pytorch_with_its_roles(saved: Path, ranker: Ranker) -> None:
+    session = TorchSession.open(saved, SessionSettings())
+    assert [s.role for s in session.signature.inputs] == ["request", "candidate", "request"]
+    feeds = {"user": np.array([1, 2]), "item": np.array([3, 4]), "history": np.zeros((2, 4), np.int64)}
+    with torch.no_grad():
+        expected = ranker(*(torch.from_numpy(array) for array in feeds.values())).numpy()
+    np.testing.assert_allclose(session.run(feeds)["score"], expected, rtol=1e-5)
 
 
 def test_example_inputs_survive_exactly(saved: Path) -> None:
