@@ -185,7 +185,7 @@ def _guess(requests: Requests, request_inputs: Sequence[str] | None, parameters:
     for name in used:
         values = requests.table[name].to_pylist()
         role = _guess_role(name, values, counts, request_inputs, requests.source)
-        specs.append(_spec(name, values, role, requests.source))
+        specs.append(_spec(name, values, role, requests.source, per_candidate=role == "candidate" or _repeats(values, counts)))
     return Signature(inputs=tuple(specs), outputs=())
 
 
@@ -208,12 +208,19 @@ def _used(requests: Requests, found: Sequence[str], parameters: Sequence[str], w
     return used
 
 
-def _spec(name: str, values: Sequence[object], role: Role, source: str) -> InputSpec:
+def _repeats(values: Sequence[object], counts: Sequence[int] | None) -> bool:
+    """Whether a request input is written once per candidate: lists as long as the labels, of one value throughout."""
+    lists = [value for value in values if isinstance(value, list)]
+    as_long = counts is not None and [len(value) for value in lists] == list(counts)
+    return as_long and max(counts or [0]) > 1 and all(entry == value[0] for value in lists for entry in value[1:])
+
+
+def _spec(name: str, values: Sequence[object], role: Role, source: str, *, per_candidate: bool) -> InputSpec:
     """Dtype and trailing sizes of one column; a size that differs between requests is a dimension that varies."""
     sizes: list[set[int]] = []
     kinds: set[str] = set()
     for value in values:
-        array = _array(value if role == "candidate" else [value], f"{source}: column '{name}'")
+        array = _array(value if per_candidate else [value], f"{source}: column '{name}'")
         kinds.add(array.dtype.kind)
         for axis, size in enumerate(array.shape[1:]):
             sizes.extend([set()] * (axis + 1 - len(sizes)))

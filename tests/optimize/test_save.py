@@ -29,7 +29,7 @@ def test_a_saved_model_needs_nothing_else_to_be_exported(saved: Path, tmp_path: 
     assert {s.name: s.role for s in artifact.manifest.signature.inputs} == {"user": "request", "item": "candidate", "history": "request"}
     assert artifact.manifest.signature.input("history").shape == ("rows", "history_1")
     assert "roles as saved with the model" in artifact.manifest.steps[0].summary
-    assert "example inputs saved with the model" in artifact.manifest.checks[0].detail
+    assert "example inputs saved with the model" in artifact.manifest.checks[1].detail
 
 
 def test_nothing_in_a_saved_model_is_a_pickle(saved: Path) -> None:
