@@ -108,6 +108,9 @@ def _load_file(path: Path, trust_pickle: bool) -> Source:
         case "TorchScript archive":
             return Script(module=open_script(path, trust_pickle=trust_pickle), source=path.name, where=where)
         case "ONNX model":
+            from ..runtime.onnx_file import check_onnx  # noqa: PLC0415 - onnx takes a second
+
+            check_onnx(path)
             return Graph(path=path, source=path.name)
         case "Hugging Face model folder":
             check_folder(path)

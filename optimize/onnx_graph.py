@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import onnx
 import onnx_ir as ir
 
 from ..core.errors import InputError
 from ..core.signature import Dim, InputSpec, OutputSpec, Signature
 from ..runtime.archive import quiet
+from ..runtime.onnx_file import load as load  # noqa: PLC0414 - callers know it from here
 from ..runtime.program import ROWS
 from .squeezes import mend_squeezes
 from .tables import with_tables as with_tables  # noqa: PLC0414 - callers know it from here
@@ -89,23 +89,6 @@ def save(model: ir.Model, path: Path) -> None:
     """Write `model`; weights above 1 GiB go to a second file beside it."""
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
     ir.save(model, path, external_data=f"{path.name}.data" if size > _EXTERNAL_ABOVE_BYTES else None)
-
-
-def load(path: Path, where: str = "") -> ir.Model:
-    """Read an ONNX file; raises InputError when it is damaged, or when it points at files outside its own folder."""
-    try:
-        proto = onnx.load(path, load_external_data=False)
-        onnx.checker.check_model(proto if path.stat().st_size < _EXTERNAL_ABOVE_BYTES else str(path))
-        for tensor in proto.graph.initializer:
-            for entry in tensor.external_data:
-                if entry.key == "location" and (path.parent / entry.value).resolve().parent != path.parent.resolve():
-                    raise InputError.mismatch(where or str(path), expected="weights beside the model", found=entry.value)
-        return ir.load(path)
-    except InputError:
-        raise
-    except Exception as error:  # protobuf and the checker raise their own types, with no public base class
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(where or str(path), f"is no valid ONNX model ({reason[:200]})", fix="export the model again") from error
 
 
 def parameters_of(model: ir.Model) -> int:
