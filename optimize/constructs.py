@@ -36,7 +36,7 @@ def recognise(clue: Clue) -> Finding | None:
 
 def search(clue: Clue) -> tuple[Site, Finding] | None:
     """The first line of the model's own code that explains an error without a line."""
-    sites = list(_sites(clue.module))
+    sites = list(sites_of(clue.module))
     for rule in _WITHOUT_LINE:
         for site in sites:
             found = rule(Clue(site, clue.message, clue.module))
@@ -45,7 +45,7 @@ def search(clue: Clue) -> tuple[Site, Finding] | None:
     return None
 
 
-def _sites(module: torch.nn.Module) -> Iterator[Site]:
+def sites_of(module: torch.nn.Module) -> Iterator[Site]:
     """Every statement that forward reaches in classes of the user's, by the names of the methods it calls."""
     seen: set[object] = set()
     for part in module.modules():

@@ -15,7 +15,7 @@ from ..runtime.calling import Calling, calling_of, flat_module
 from .constructs import recognise
 from .examples import parameters_of
 from .finding import Clue
-from .places import Place, described, is_users, look
+from .places import Place, chain, described, in_traceback, is_users, look
 from .rewriting import assigned, calls, dotted, shown
 
 if TYPE_CHECKING:
@@ -128,7 +128,9 @@ def _trace(module: torch.nn.Module, calling: Calling, tensors: Sequence[torch.Te
             found = _record(flat_module(_untied(module), calling), clones)
         except Exception as error:  # the user's forward may raise anything
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(where, f"torch.jit.trace cannot record it ({reason[:200]})", fix=_PLAIN_FIX) from error
+            place = next((found for found in map(in_traceback, chain(error)) if found is not None), None)
+            at, line = (described(look(place)), f"`{look(place).code}`") if place is not None else (where, "it")
+            raise InputError(at, f"torch.jit.trace cannot record {line} ({reason[:200]})", fix=_PLAIN_FIX) from error
     for warning in seen:
         if issubclass(warning.category, TracerWarning) and is_users(warning.filename):
             place, message = Place(warning.filename, warning.lineno), str(warning.message)
