@@ -179,7 +179,8 @@ def _bytes(path: Path) -> float:
 
 
 def _facts(path: Path) -> tuple[int, int]:
-    from .onnx_graph import load, opset_of, parameters_of  # noqa: PLC0415 - onnx takes a second
+    from ..runtime.onnx_file import load  # noqa: PLC0415 - onnx takes a second
+    from .onnx_graph import opset_of, parameters_of  # noqa: PLC0415
 
     model = load(path)
     return opset_of(model), parameters_of(model)

@@ -110,9 +110,11 @@ class _Look(msgspec.Struct, frozen=True):
         )
 
     def onnx_file(self, path: Path) -> Inspection:
-        from .onnx_graph import signature_from_graph  # noqa: PLC0415 - onnx takes a second
+        from ..runtime.onnx_file import check_onnx  # noqa: PLC0415 - onnx takes a second
+        from ..runtime.onnx_signature import signature_from_graph  # noqa: PLC0415
         from .tables import with_tables  # noqa: PLC0415
 
+        check_onnx(path)
         graph = read_lazily(path)
         found = self._look(graph, with_tables(signature_from_graph(graph, str(path)), graph), path.name, known=False)
         return msgspec.structs.replace(found, size_bytes=sum(file.stat().st_size for file in _files(graph, path)))

@@ -10,7 +10,6 @@ import gc
 import os
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +19,7 @@ import numpy as np
 from ..core.errors import LiftgateError
 from ..core.requests import Requests
 from ..core.store import Store
-from ..runtime.session import Session, SessionSettings, open_session
+from ..runtime.session import Session, SessionSettings, import_runtime, open_file, open_session
 from .protocol import Answer, Block, BlockDone, Command, Ended, Open, Ready, Refused
 
 _PROCESS = Path("/proc/self")
@@ -32,10 +31,12 @@ class Worker:
     def __init__(self, command: Open) -> None:
         path = Path(command.model)
         # Importing the runtime is the cost of the installation, not of the model: it happens before the clock starts.
-        import_module("..runtime.torch_session" if path.is_file() else "..runtime.onnx_session", __package__)
+        import_runtime(path)
         requests = Requests.read(Path(command.requests))
         started = time.perf_counter_ns()
-        self.session: Session = open_session(path, SessionSettings(threads=command.threads), store=Store(Path(command.store)))
+        settings = SessionSettings(threads=command.threads)
+        # The parent has opened the file before: trying it again would count as loading time.
+        self.session: Session = open_file(path, settings) if path.is_file() else open_session(path, settings, store=Store(Path(command.store)))
         loaded = time.perf_counter_ns()
         requests = requests.restrict(self.session.signature)
         first = next(requests.take([0]).feeds(self.session.signature))

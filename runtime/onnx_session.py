@@ -10,6 +10,7 @@ import onnxruntime as ort
 
 from ..core.artifact import ModelArtifact, ModelRef
 from ..core.errors import InputError
+from ..core.files import sha256_of
 from ..core.signature import Signature
 from .session import SessionSettings
 
@@ -27,6 +28,19 @@ class OnnxSession:
     def open(cls, artifact: ModelArtifact, settings: SessionSettings) -> OnnxSession:
         """Load an artifact; raises InputError when ONNX Runtime refuses it."""
         return cls(load_onnx(artifact.model_path, settings), artifact.manifest.signature, artifact.ref())
+
+    @classmethod
+    def open_file(cls, path: Path, settings: SessionSettings) -> OnnxSession:
+        """Load an ONNX file as it lies, every input a candidate input; raises InputError when it is damaged or leaves its folder.
+
+        A file from elsewhere is to be tried with `check_onnx` before: ONNX Runtime can take the process down.
+        """
+        from .onnx_file import load  # noqa: PLC0415 - artifacts do not need it
+        from .onnx_signature import signature_from_graph  # noqa: PLC0415
+
+        signature = signature_from_graph(load(path), str(path))
+        ref = ModelRef(name=path.stem, digest=sha256_of(path), runtime="onnxruntime", size_bytes=path.stat().st_size)
+        return cls(load_onnx(path, settings), signature, ref)
 
     @property
     def ref(self) -> ModelRef:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import numpy as np
@@ -13,6 +13,11 @@ from ..core.artifact import ModelArtifact, ModelRef
 from ..core.errors import InputError
 from ..core.signature import Signature
 from ..core.store import Store
+from .kinds import a, kind_of
+
+if TYPE_CHECKING:
+    from .onnx_session import OnnxSession
+    from .torch_session import TorchSession
 
 
 class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,11 +63,36 @@ def scores_of(session: Session, feeds: Mapping[str, np.ndarray], *, where: str) 
 
 
 def open_session(model: str | Path | ModelArtifact, settings: SessionSettings, *, store: Store) -> Session:
-    """Load a model by name, digest, path or artifact: a folder runs in ONNX Runtime, a torch.export archive in PyTorch."""
-    if not isinstance(model, ModelArtifact) and Path(model).is_file():
-        from .torch_session import TorchSession  # noqa: PLC0415 - torch takes seconds to import
+    """Load a model by name, digest, path or artifact: artifacts and ONNX files run in ONNX Runtime, torch.export archives in PyTorch.
 
-        return TorchSession.open(Path(model), settings)
-    from .onnx_session import OnnxSession  # noqa: PLC0415 - so does onnxruntime
+    Raises InputError for any other kind of file, which has to be exported first.
+    """
+    if isinstance(model, ModelArtifact) or not Path(model).is_file():
+        from .onnx_session import OnnxSession  # noqa: PLC0415 - onnxruntime takes a second to import
 
-    return OnnxSession.open(model if isinstance(model, ModelArtifact) else store.resolve(model), settings)
+        return OnnxSession.open(model if isinstance(model, ModelArtifact) else store.resolve(model), settings)
+    if kind_of(Path(model)) == "ONNX model":
+        from .onnx_file import check_onnx  # noqa: PLC0415 - onnx takes a second to import
+
+        check_onnx(Path(model))
+    return open_file(Path(model), settings)
+
+
+def open_file(path: Path, settings: SessionSettings) -> Session:
+    """Load a model file that was opened before, and so is known to harm nobody; raises InputError for a file that nothing runs."""
+    return import_runtime(path).open_file(path, settings)
+
+
+def import_runtime(path: Path) -> type[OnnxSession | TorchSession]:
+    """What runs the model file or the artifact's folder at `path`, imported and nothing more; raises InputError where nothing does."""
+    kind = "ONNX model" if path.is_dir() else kind_of(path)
+    if kind == "ONNX model":
+        from .onnx_session import OnnxSession  # noqa: PLC0415 - onnxruntime takes a second to import
+
+        return OnnxSession
+    if kind == "torch.export archive":
+        from .torch_session import TorchSession  # noqa: PLC0415 - torch takes seconds
+
+        return TorchSession
+    fix = f"export it first: optimize export {path} --name NAME"
+    raise InputError.mismatch(str(path), expected="an artifact, an ONNX file or a torch.export archive", found=a(kind), fix=fix)

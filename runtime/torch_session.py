@@ -32,7 +32,7 @@ class TorchSession:
         self._outputs = [o.name for o in signature.outputs]
 
     @classmethod
-    def open(cls, path: Path, settings: SessionSettings, *, signature: Signature | None = None) -> TorchSession:
+    def open_file(cls, path: Path, settings: SessionSettings, *, signature: Signature | None = None) -> TorchSession:
         """Load a torch.export archive, scanned before PyTorch reads it; its digest is the sha256 of the file.
 
         Roles and score are those that `liftgate.save` wrote; another archive says nothing about roles, and without `signature` every input

@@ -4,7 +4,7 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 from liftgate.core.errors import InputError
-from liftgate.optimize.onnx_graph import signature_from_graph
+from liftgate.runtime.onnx_signature import signature_from_graph
 
 GRAPH = """
 <ir_version: 10, opset_import: ["" : 20]>

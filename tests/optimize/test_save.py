@@ -47,7 +47,7 @@ def test_pytorch_reads_what_was_saved(saved: Path, ranker: Ranker) -> None:
 
 
 def test_a_saved_model_runs_in_pytorch_with_its_roles(saved: Path, ranker: Ranker) -> None:
-    session = TorchSession.open(saved, SessionSettings())
+    session = TorchSession.open_file(saved, SessionSettings())
     assert [s.role for s in session.signature.inputs] == ["request", "candidate", "request"]
     feeds = {"user": np.array([1, 2]), "item": np.array([3, 4]), "history": np.zeros((2, 4), np.int64)}
     with torch.no_grad():

@@ -5,9 +5,10 @@ import onnx_ir as ir
 import pytest
 import torch
 from liftgate.core.signature import InputSpec
-from liftgate.optimize.onnx_graph import signature_from_graph, to_onnx
+from liftgate.optimize.onnx_graph import to_onnx
 from liftgate.optimize.tables import with_tables
 from liftgate.runtime.archive import quiet
+from liftgate.runtime.onnx_signature import signature_from_graph
 from liftgate.runtime.program import signature_of
 from torch import nn
 

@@ -87,7 +87,7 @@ def replacing(old: str, new: str) -> dict[str, Edit]:
 
 
 def test_a_session_of_an_archive_gives_the_modules_scores(archive: Path, module: Ranker) -> None:
-    session = TorchSession.open(archive, SessionSettings())
+    session = TorchSession.open_file(archive, SessionSettings())
     feeds = {"item": np.array([4, 5, 6, 7]), "weight": np.array([1, 2, 3, 4], dtype=np.float32)}
     with torch.no_grad():
         expected = module(torch.tensor([4, 5, 6, 7]), torch.tensor([1.0, 2, 3, 4])).numpy()
@@ -137,7 +137,7 @@ def test_guards_are_dropped_not_run(archive: Path, tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     guard = f"__import__('pathlib').Path('{marker}').write_text('ran')"
     bad = edited(archive, tmp_path / "bad.pt", in_program(lambda program: program.update(guards_code=[guard])))
-    TorchSession.open(bad, SessionSettings())
+    TorchSession.open_file(bad, SessionSettings())
     assert not marker.exists()
 
 
@@ -162,7 +162,7 @@ def test_names_that_become_code_are_refused(archive: Path, tmp_path: Path, old: 
 )
 def test_an_input_may_be_called_like_a_key_of_the_format(archive: Path, tmp_path: Path, name: str) -> None:
     renamed = edited(archive, tmp_path / "renamed.pt", replacing('"item"', f'"{name}"'))
-    session = TorchSession.open(renamed, SessionSettings())
+    session = TorchSession.open_file(renamed, SessionSettings())
     assert [spec.name for spec in session.signature.inputs] == [name, "weight"]
 
 
@@ -189,7 +189,7 @@ def test_a_weight_may_be_called_like_a_key_of_the_format(tmp_path: Path) -> None
     with quiet():
         program = torch.export.export(Scaled(), (torch.ones(3),), dynamic_shapes=({0: torch.export.Dim("rows", min=1)},))
         torch.export.save(program, tmp_path / "scaled.pt")
-    scores = TorchSession.open(tmp_path / "scaled.pt", SessionSettings()).run({"x": np.array([3.0, 4.0], dtype=np.float32)})["score"]
+    scores = TorchSession.open_file(tmp_path / "scaled.pt", SessionSettings()).run({"x": np.array([3.0, 4.0], dtype=np.float32)})["score"]
     np.testing.assert_array_equal(scores, [6.0, 8.0])
 
 
