@@ -21,23 +21,24 @@ def outputs(module: torch.nn.Module, args: Args) -> list[np.ndarray]:
     return [leaf.numpy() for leaf in tree_leaves(given) if isinstance(leaf, torch.Tensor)]
 
 
-def rows_of(args: Args, rows: slice) -> Args:
-    """The same rows of every tensor in `args`."""
-    taken: Args = torch.utils._pytree.tree_map(lambda leaf: leaf[rows], args)
-    return taken
-
-
 def problems(case: Case) -> list[str]:
-    """What is odd about a case without any export: it fails at some number of rows, or its scores do not tell rows apart."""
+    """What is odd about a case without any export.
+
+    It fails at some number of rows, gives something else on the same rows the second time, or its scores do not tell rows apart.
+    """
     module, found = case.module(), []
     for rows in ROWS_CHECKED:
+        args = case.inputs(Draw(rows=rows, seed=1))
         try:
-            scores = outputs(module, case.inputs(Draw(rows=rows, seed=1)))[0].astype(np.float64)
+            first, second = outputs(module, args), outputs(module, args)
         except Exception as error:  # a package's forward may raise anything
-            found.append(f"fails at {rows} rows: {first_line(error)}")
+            found.append(f"fails at {_rows(rows)}: {first_line(error)}")
             continue
-        if not np.isfinite(scores).all():
-            found.append(f"gives NaN or infinity at {rows} rows")
+        scores = first[0].astype(np.float64)
+        if not all(np.array_equal(one, other) for one, other in zip(first, second, strict=True)):
+            found.append(f"draws random numbers: two runs on the same {_rows(rows)} differ")
+        elif not np.isfinite(scores).all():
+            found.append(f"gives NaN or infinity at {_rows(rows)}")
         elif rows > 2 and scores.std(axis=0).max() < 1e-3:
             found.append(f"scores differ by less than 0.001 between {rows} rows")
     return found
@@ -47,3 +48,7 @@ def first_line(error: BaseException) -> str:
     """The type and the first line of an error's message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
