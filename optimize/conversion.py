@@ -15,14 +15,14 @@ from ..core.signature import Dim, InputSpec, OutputSpec, Role, Signature
 from ..runtime.archive import quiet
 from ..runtime.calling import calling_of_program, output_names
 from ..runtime.program import ROWS, signature_of
-from .bag_loops import rewrite_graph
-from .embedding_bag import rewrite_program
+from .rewrites.bag_loops import rewrite_graph
+from .rewrites.embedding_bag import rewrite_program
 from .examples import Examples
 from .loading import Module, Program, Script
 from .onnx_graph import to_onnx
-from .row_loops import warn_row_loops
+from .rewrites.row_loops import warn_row_loops
 from .samples import Samples, from_examples, from_requests, from_signature
-from .squeezes import mend_squeezes
+from .rewrites.squeezes import mend_squeezes
 from .tables import with_tables
 from .tracing import Axis, Original, original_of, other_size, trace, varying_axes
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .cost import Cost, NodeCost, Split
+from .cost.cost import Cost, NodeCost, Split
 from .drawing import digits_text, shape_text, size_text, table_text, wrapped
-from .embeddings import Table
+from .cost.embeddings import Table
 
 _COSTLIEST = 8
 _TABLES_SHOWN = 20

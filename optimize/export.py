@@ -141,7 +141,7 @@ def _adopt(draft: Draft, source: Graph, wishes: Wishes, progress: Progress) -> N
     """Take a model that is ONNX already."""
     from ..runtime.onnx_file import load  # noqa: PLC0415 - onnx takes a second
     from ..runtime.onnx_signature import signature_from_graph  # noqa: PLC0415
-    from .bag_loops import rewrite_graph  # noqa: PLC0415
+    from .rewrites.bag_loops import rewrite_graph  # noqa: PLC0415
     from .export_checks import runs_everywhere  # noqa: PLC0415 - scipy takes a moment
     from .onnx_graph import opset_of, parameters_of, save  # noqa: PLC0415
     from .roles import with_roles  # noqa: PLC0415

@@ -17,12 +17,12 @@ from ..core.requests import Requests
 from ..core.signature import Signature
 from ..core.store import Store, check_name
 from ..runtime.kinds import kind_of
-from .cost import Cost, Split, cost_of
-from .dependence import inlined
-from .lazy_onnx import read_lazily
-from .operands import op_name
+from .cost.cost import Cost, Split, cost_of
+from .cost.dependence import inlined
+from .cost.lazy_onnx import read_lazily
+from .cost.operands import op_name
 from .roles import with_roles
-from .sizes import CANDIDATES, sizes_of
+from .cost.sizes import CANDIDATES, sizes_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir

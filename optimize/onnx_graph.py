@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ..core.errors import InputError
 from ..core.signature import Signature
 from ..runtime.archive import quiet
-from .squeezes import mend_squeezes
+from .rewrites.squeezes import mend_squeezes
 
 if TYPE_CHECKING:
     import torch

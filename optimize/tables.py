@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from ..core.signature import IdColumn, InputSpec, Signature
-from .dependence import inlined
+from .cost.dependence import inlined
 from .lookups import Lookup, Origins, lookups_of
 
 _PROBE_ROWS = 2

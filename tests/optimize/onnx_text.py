@@ -8,8 +8,8 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 from liftgate.core.signature import Dim, InputSpec, Layout, OutputSpec, Signature
-from liftgate.optimize.cost import Cost, cost_of
-from liftgate.optimize.sizes import sizes_of
+from liftgate.optimize.cost.cost import Cost, cost_of
+from liftgate.optimize.cost.sizes import sizes_of
 
 HEADER = '<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1, "other" : 1]>'
 

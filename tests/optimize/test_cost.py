@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from liftgate.core.errors import InputError
 from liftgate.core.signature import Layout
-from liftgate.optimize.cost import Cost
-from liftgate.optimize.embeddings import Table
-from liftgate.optimize.sizes import read_dims, sizes_of
+from liftgate.optimize.cost.cost import Cost
+from liftgate.optimize.cost.embeddings import Table
+from liftgate.optimize.cost.sizes import read_dims, sizes_of
 
 from .onnx_text import cost, graph, signature
 

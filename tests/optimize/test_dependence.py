@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 import pytest
-from liftgate.optimize.dependence import Dependence, Flow, flow_of, inlined
+from liftgate.optimize.cost.dependence import Dependence, Flow, flow_of, inlined
 
 from .onnx_text import graph, signature
 

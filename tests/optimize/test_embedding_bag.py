@@ -8,9 +8,9 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
-from liftgate.optimize.bag_loops import rewrite_graph
-from liftgate.optimize.embedding_bag import rewrite_program
-from liftgate.optimize.row_loops import warn_row_loops
+from liftgate.optimize.rewrites.bag_loops import rewrite_graph
+from liftgate.optimize.rewrites.embedding_bag import rewrite_program
+from liftgate.optimize.rewrites.row_loops import warn_row_loops
 from liftgate.runtime.archive import quiet
 from torch import nn
 

@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from liftgate.core.errors import InputError
-from liftgate.optimize.lazy_onnx import read_lazily
+from liftgate.optimize.cost.lazy_onnx import read_lazily
 
 ROWS, WIDTH = 3000, 8  # 96 kB, above what is read at once
 TABLE = np.arange(ROWS * WIDTH, dtype=np.float32).reshape(ROWS, WIDTH)

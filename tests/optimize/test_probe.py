@@ -9,9 +9,9 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import pytest
-from liftgate.optimize.cost import cost_of
-from liftgate.optimize.lazy_onnx import read_lazily
-from liftgate.optimize.sizes import sizes_of
+from liftgate.optimize.cost.cost import cost_of
+from liftgate.optimize.cost.lazy_onnx import read_lazily
+from liftgate.optimize.cost.sizes import sizes_of
 
 from .onnx_text import cost, graph, signature
 

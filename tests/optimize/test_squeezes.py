@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from liftgate.optimize.squeezes import mend_squeezes
+from liftgate.optimize.rewrites.squeezes import mend_squeezes
 
 
 def model(squeeze: str, shape: str) -> ir.Model:
