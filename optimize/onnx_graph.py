@@ -11,6 +11,7 @@ from ..core.errors import InputError
 from ..core.signature import Signature
 from ..runtime.archive import quiet
 from .rewrites.squeezes import mend_squeezes
+from .rewrites.tidy import tidy
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +23,13 @@ def to_onnx(program: torch.export.ExportedProgram, signature: Signature, where: 
     """Convert with PyTorch's exporter; tensors are named as in `signature`, dims too, and nothing names the author's files."""
     import torch  # noqa: PLC0415 - takes seconds
 
-    with quiet():
+    with quiet(), torch.no_grad():
         try:
             converted = torch.onnx.export(
                 program,
                 (),
                 dynamo=True,
+                optimize=False,
                 verbose=False,
                 input_names=[s.name for s in signature.inputs],
                 output_names=[s.name for s in signature.outputs],
@@ -38,12 +40,13 @@ def to_onnx(program: torch.export.ExportedProgram, signature: Signature, where: 
     if converted is None:
         raise InputError(where, "torch.onnx gave no model", fix="run torch.onnx.export(program, (), dynamo=True) to see why")
     model = converted.model
+    tidy(model)
     mend_squeezes(model)
     named = [(s.name, s.shape) for s in signature.inputs] + [(s.name, s.shape) for s in signature.outputs]
     for value, (name, shape) in zip([*model.graph.inputs, *model.graph.outputs], named, strict=True):
         value.name = name
         value.shape = ir.Shape(shape)
-    _tidy(model)
+    _anonymise(model)
     return model
 
 
@@ -54,7 +57,7 @@ def _innermost(error: BaseException) -> str:
     return f"{type(error).__name__}: {next((line.strip() for line in str(error).splitlines() if line.strip()), '')[:300]}"
 
 
-def _tidy(model: ir.Model) -> None:
+def _anonymise(model: ir.Model) -> None:
     """Drop what only debugging needs: stack traces hold folder names, and they would make equal models differ."""
     for holder in (model, model.graph):
         holder.metadata_props.clear()

@@ -107,3 +107,25 @@ def test_an_embedding_bag_leaves_no_loop(tmp_path: Path) -> None:
     operators = {node.op_type for node in onnx.load(artifact.model_path).graph.node}
     assert not operators & {"Loop", "SequenceInsert", "ConcatFromSequence"}
     assert artifact.manifest.signature.input("history").shape == ("rows", "history_1")
+
+
+class GuardedDivision(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum(1) / (x.abs().sum(1) + 1e-9)
+
+
+def test_the_epsilon_of_a_division_survives(tmp_path: Path) -> None:
+    artifact = export(GuardedDivision(), name="guarded", store=tmp_path, example_inputs=(torch.rand(4, 3),))
+    assert scores(artifact.model_path, x=np.zeros((2, 3), np.float32)) == [0.0, 0.0]
+
+
+class Truncates(nn.Module):
+    """Ids in a float matrix are cut to whole numbers, as DeepCTR's models do."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.long().float().sum(1)
+
+
+def test_a_cast_to_integers_and_back_survives(tmp_path: Path) -> None:
+    artifact = export(Truncates(), name="truncates", store=tmp_path, example_inputs=(torch.tensor([[1.5, 2.5], [0.25, 3.0]]),))
+    assert scores(artifact.model_path, x=np.array([[1.9, 2.2]], np.float32)) == [3.0]
