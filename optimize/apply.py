@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 import msgspec
 
 from ..core.artifact import MODEL_FILE, ModelArtifact, ModelRef, StepRecord
-from ..core.errors import InputError, LiftgateError
+from ..core.errors import InputError
 from ..core.progress import Progress, silent
 from ..core.requests import Requests
 from ..core.signature import Signature
@@ -20,6 +20,7 @@ from ..runtime.session import SessionSettings
 from .context import StepContext
 from .export import export
 from .loading import Source, load_source
+from .naming import default_name, names_a_source
 from .samples import from_requests, from_signature
 
 if TYPE_CHECKING:
@@ -128,17 +129,11 @@ def _parent(
     if isinstance(model, ModelArtifact):
         return model, None
     text = str(model)
-    file, colon, factory = text.rpartition(":")
-    if Path(text).is_file():
-        name = _name_of(Path(text))
-    elif colon and factory.isidentifier() and file:
-        name = factory
-    elif text.endswith((".pt", ".pt2", ".pth", ".onnx")) and text not in store.names():
-        raise InputError.mismatch(text, expected="a model file", found="nothing", fix="check the path")
-    else:
+    if not names_a_source(text, store):
         return store.resolve(model), None
     # Loaded once: a factory may build other weights the next time.
     source = load_source(text)
+    name = default_name(text)
     exported = export(source, name=name, store=scratch, requests=requests, progress=progress)
     if name in store.names() and store.resolve(name).manifest.digest != exported.manifest.digest:
         problem = f"its export would replace '{name}' in the store, which differs from it in weights or roles"
@@ -157,14 +152,6 @@ def _keep(exported: ModelArtifact, store: Store) -> None:
         draft.checks, draft.warnings = manifest.checks, manifest.warnings
         draft.opset, draft.parameters = manifest.opset, manifest.parameters
         store.commit(draft)
-
-
-def _name_of(path: Path) -> str:
-    try:
-        return check_name(path.stem)
-    except LiftgateError:
-        fix = "export it under another name first: optimize export FILE --name NAME"
-        raise InputError(str(path), "its file name cannot name a model", fix=fix) from None
 
 
 def _session(path: Path, signature: Signature) -> OnnxSession:

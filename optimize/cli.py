@@ -70,8 +70,9 @@ def export_command(
     (with --weights, a state_dict or safetensors file). What a file is follows from its content, not its name.
     """
     from .export import export  # noqa: PLC0415 - --help must not wait for torch
+    from .naming import default_name  # noqa: PLC0415
 
-    chosen = name or _default_name(model)
+    chosen = name or default_name(model)
     inputs = [part.strip() for part in request_inputs.split(",") if part.strip()] if request_inputs is not None else None
     with progress_bar() as progress:
         artifact = export(
@@ -83,7 +84,7 @@ def export_command(
             request_inputs=inputs,
             example_inputs=examples,
             score=score,
-            fallback=None if fallback is None else fallback.value,
+            fallback="torchscript" if fallback is FallbackChoice.TORCHSCRIPT else None,
             trust_pickle=trust_pickle,
             progress=progress,
         )
@@ -231,9 +232,3 @@ def _store(path: Path | None) -> Store:
     from ..core.store import Store  # noqa: PLC0415 - as above
 
     return Store.of(path)
-
-
-def _default_name(model: str) -> str:
-    """`v1.1` of `runs/v1.1.pt`, `make_model` of `train.py:make_model`."""
-    file, colon, factory = model.rpartition(":")
-    return factory if colon and file and factory.isidentifier() else Path(model).stem

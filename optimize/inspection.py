@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from ..core.artifact import Manifest, ModelArtifact
-from ..core.errors import LiftgateError
 from ..core.progress import Progress, silent
 from ..core.requests import Requests
 from ..core.signature import Signature
-from ..core.store import Store, check_name
+from ..core.store import Store
 from ..runtime.kinds import kind_of
 from .cost.cost import Cost, Split, cost_of
 from .cost.dependence import inlined
 from .cost.lazy_onnx import read_lazily
 from .cost.operands import op_name
+from .naming import names_a_source
 from .roles import with_roles
 from .cost.sizes import CANDIDATES, sizes_of
 
@@ -76,14 +76,13 @@ def inspect(
     path = Path(model)
     if path.is_file() and kind_of(path) == "ONNX model":
         return seen.onnx_file(path)
-    if not _is_source(path):
+    if not names_a_source(str(model), place):
         return seen.artifact(place.resolve(model), place)
     from .export import export  # noqa: PLC0415 - torch takes seconds
 
     with tempfile.TemporaryDirectory(prefix="liftgate-") as scratch:
-        name = _name_of(str(model))
-        made = export(str(model), name=name, store=scratch, requests=real, request_inputs=request_inputs, progress=progress)
-        return seen.artifact(made, None)
+        made = export(str(model), name="model", store=scratch, requests=real, request_inputs=request_inputs, progress=progress)
+        return msgspec.structs.replace(seen.artifact(made, None), name=made.manifest.source)
 
 
 class _Look(msgspec.Struct, frozen=True):
@@ -154,21 +153,3 @@ def _files(model: ir.Model, path: Path) -> set[Path]:
 
     contents = (value.const_value for value in model.graph.initializers.values())
     return {path, *(path.parent / content.location for content in contents if isinstance(content, ir.ExternalTensor))}
-
-
-def _is_source(path: Path) -> bool:
-    """Whether this names something to export rather than an artifact: a file, a model folder of other people, `train.py:make_model`."""
-    text = str(path)
-    file, colon, factory = text.rpartition(":")
-    if path.is_dir():
-        return kind_of(path) == "Hugging Face model folder"
-    return path.is_file() or bool(colon and file and factory.isidentifier()) or text.endswith((".pt", ".pt2", ".pth", ".onnx"))
-
-
-def _name_of(model: str) -> str:
-    """A name for an export that nobody will keep."""
-    file, colon, factory = model.rpartition(":")
-    try:
-        return check_name(factory if colon and file and factory.isidentifier() else Path(model).stem)
-    except LiftgateError:
-        return "model"
