@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from ...core.errors import LiftgateError
+from ...optimize.conversion import Fallback
 from ...optimize.export import export
 from .case import Case
 from .catalogue import case_of
@@ -19,12 +20,22 @@ from .verify import Disagreement, nodes_of, verify
 
 
 def judge(case: Case, store: Path) -> Outcome:
-    """Export `case` into `store` and compare the file with PyTorch."""
+    """Export `case` into `store` and compare the file with PyTorch; what is refused is tried once more through TorchScript."""
+    usual = _export(case, store, None)
+    if usual.verdict != "refused":
+        return usual
+    other = _export(case, store, "torchscript")
+    if other.verdict == "refused":
+        return msgspec.structs.replace(usual, other_reason=other.reason)
+    return msgspec.structs.replace(other, fallback=True, other_reason=usual.reason)
+
+
+def _export(case: Case, store: Path, fallback: Fallback | None) -> Outcome:
     outcome = Outcome(package=case.package, name=case.name, kind=case.kind, verdict="crashed")
     module, args = case.make()
     start = time.perf_counter()
     try:
-        artifact = export(module, name="model", store=store, example_inputs=args)
+        artifact = export(module, name="model", store=store, example_inputs=args, fallback=fallback)
     except LiftgateError as error:
         seconds = time.perf_counter() - start
         return msgspec.structs.replace(outcome, verdict="refused", reason=str(error), export_seconds=seconds)
@@ -50,4 +61,5 @@ def main(key: str, target: str) -> None:
     Path(target).write_bytes(msgspec.json.encode(outcome))
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

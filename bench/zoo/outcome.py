@@ -31,6 +31,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """`equal`: the written graph says what PyTorch says, on rows that liftgate never saw. `refused`: export said why not.
 
     `wrong`: a graph was written that disagrees or does not run. `crashed`: anything else. `reason` is empty for `equal`.
+    `fallback` says that only `fallback="torchscript"` wrote a graph; `other_reason` is why the way not taken was refused.
     """
 
     package: str
@@ -38,6 +39,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     verdict: Verdict
     reason: str = ""
+    fallback: bool = False
+    other_reason: str = ""
     export_seconds: float = 0.0
     nodes: int = 0
     inputs: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from .outcome import VERDICTS, Outcome
 
-_LONGEST = 220
+_LONGEST = 300
 _INTRODUCTION = """\
 # Compatibility
 
@@ -21,7 +21,8 @@ afresh: 1, 2, 7 and 64 of them, three times each, and with shorter histories whe
 output is compared, element by element: |onnx - torch| <= 1e-4 + 1e-3 |torch| (where an output spreads by less than 0.01, 1 % of
 its spread takes the place of 1e-4).
 
-- **equal**: the file agrees on every one of those calls.
+- **equal**: the file agrees on every one of those calls. What the usual way refuses is tried once more with `fallback="torchscript"`,
+  and says so where only that wrote a file.
 - **refused**: export raised an error that says what is in the way; no file was written.
 - **wrong**: a file was written that disagrees or does not run. There must be none.
 - **crashed**: export raised something else, died, or took more than three minutes.
@@ -49,7 +50,7 @@ def render(outcomes: Sequence[Outcome], versions: Sequence[str], command: str) -
 
 
 def _summary(outcomes: Sequence[Outcome], packages: Sequence[str]) -> list[str]:
-    lines = [f"| package | models | {' | '.join(VERDICTS)} | share equal |", f"|---|{'---|' * (len(VERDICTS) + 2)}"]
+    lines = [f"| package | models | {' | '.join(VERDICTS)} | share equal | of these by fallback |", f"|---|{'---|' * (len(VERDICTS) + 3)}"]
     for package in packages:
         lines.append(_counts(package, [outcome for outcome in outcomes if outcome.package == package]))
     return [*lines, _counts("all", outcomes)]
@@ -58,7 +59,9 @@ def _summary(outcomes: Sequence[Outcome], packages: Sequence[str]) -> list[str]:
 def _counts(name: str, outcomes: Sequence[Outcome]) -> str:
     counts = Counter(outcome.verdict for outcome in outcomes)
     numbers = " | ".join(str(counts[verdict]) for verdict in VERDICTS)
-    return f"| {name} | {len(outcomes)} | {numbers} | {100 * counts['equal'] / len(outcomes):.0f} % |"
+    share = f"{100 * counts['equal'] / len(outcomes):.0f} %"
+    fallbacks = sum(outcome.fallback and outcome.verdict == "equal" for outcome in outcomes)
+    return f"| {name} | {len(outcomes)} | {numbers} | {share} | {fallbacks} |"
 
 
 def _table(outcomes: Sequence[Outcome]) -> list[str]:
@@ -71,17 +74,23 @@ def _table(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _said(outcome: Outcome) -> str:
+    by = "through TorchScript only: " if outcome.fallback else ""
     if outcome.verdict != "equal":
-        return outcome.reason
+        return by + outcome.reason
     histories = sorted({c.history for c in outcome.compared}, reverse=True)
     rows = ", ".join(str(n) for n in sorted({c.rows for c in outcome.compared}))
     worst = max(c.difference for c in outcome.compared)
     lengths = f"; histories of {', '.join(str(n) for n in histories)}" if len(histories) > 1 else ""
-    notes = [*dict.fromkeys(c.against for c in outcome.compared if c.against), *outcome.warnings]
-    return "; ".join([f"{rows} rows{lengths}; differs by at most {worst:.1g}", *notes])
+    notes = [_shortened(note, 110) for note in (*dict.fromkeys(c.against for c in outcome.compared if c.against), *outcome.warnings)]
+    return "; ".join([f"{by}{rows} rows{lengths}; differs by at most {worst:.1g}", *notes])
 
 
 def _cell(text: str) -> str:
-    """One line without what would end a table's cell, shortened at a word."""
-    line = re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;").strip()
-    return line if len(line) <= _LONGEST else line[:_LONGEST].rsplit(" ", 1)[0] + " …"
+    """One line without what would end a table's cell or begin a tag."""
+    return _shortened(text, _LONGEST).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _shortened(text: str, longest: int) -> str:
+    """One line, cut at a word."""
+    line = re.sub(r"\s+", " ", text).strip()
+    return line if len(line) <= longest else line[:longest].rsplit(" ", 1)[0] + " …"

@@ -71,7 +71,7 @@ def _compare(session: ort.InferenceSession, module: torch.nn.Module, case: Case,
             raise
         two = case.inputs(Draw(rows=2, seed=draw.seed))
         expected = [array[:1] if array.ndim else array for array in outputs(module, two)]
-        args, against = tree_map(lambda leaf: leaf[:1], two), "PyTorch on two rows, the first of them: it fails on one"
+        args, against = tree_map(lambda leaf: leaf[:1], two), "1 row against the first of two, as PyTorch fails on one"
     return _judge(_run(session, args), expected, spreads, draw, against)
 
 
