@@ -8,7 +8,7 @@ import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import msgspec
@@ -141,9 +141,8 @@ def look(place: Place) -> Site:
     lines = linecache.getlines(place.path)
     code = lines[place.line - 1].strip() if 0 < place.line <= len(lines) else ""
     plain = Site(place, code[:_CODE_LIMIT], place.function if place.function.isidentifier() else "")
-    try:
-        tree = ast.parse("".join(lines))
-    except SyntaxError:
+    tree = _parsed("".join(lines))
+    if tree is None:
         return plain
     around = _around(tree, place)
     statement = next((node for node in around if isinstance(node, ast.stmt)), None)
@@ -154,6 +153,14 @@ def look(place: Place) -> Site:
     code = code if len(code) <= _CODE_LIMIT else f"{code[: _CODE_LIMIT - 3]}..."
     outer = tuple(node for node in around if node is not statement or isinstance(node, ast.FunctionDef))
     return Site(place, code, _name(around), statement, _focus(statement, place), outer, tree)
+
+
+@lru_cache(maxsize=64)
+def _parsed(source: str) -> ast.Module | None:
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        return None
 
 
 def described(site: Site) -> str:

@@ -6,7 +6,7 @@ import ast
 import copy
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.errors import InputError
@@ -71,13 +71,10 @@ def trace(
     """A trace of `module`, checked as in `script_or_trace`."""
     where = where or type(module).__name__
     calling = calling_of(args, dict(kwargs or {}), parameters_of(module), where=where)
-    tensors = tensors_of(args, kwargs)
+    tensors, module = tensors_of(args, kwargs), _untied(module)
     first = _trace(module, calling, tensors, where)
     expected = _fingerprint(first)
-    variations = [v for v in _variations(calling.names, tensors, varying, module, calling) if _runs(module, calling, v)]
-    if not variations:
-        raise InputError(where, "runs on no other inputs than the example, so a trace of it cannot be checked", fix=_PLAIN_FIX)
-    for others in variations:
+    for others in _variations(calling.names, tensors, varying, lambda given: _runs(module, calling, given), where):
         different = _difference(expected, _fingerprint(_trace(module, calling, others, where)))
         if different is not None:
             raise _depends_on_example(module, different, where)
@@ -125,7 +122,7 @@ def _trace(module: torch.nn.Module, calling: Calling, tensors: Sequence[torch.Te
     with quiet(), warnings.catch_warnings(record=True) as seen, torch.no_grad():
         warnings.simplefilter("always")
         try:
-            found = _record(flat_module(_untied(module), calling), clones)
+            found = _record(flat_module(module, calling), clones)
         except Exception as error:  # the user's forward may raise anything
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             place = next((found for found in map(in_traceback, chain(error)) if found is not None), None)
@@ -211,18 +208,36 @@ def _depends_on_example(module: torch.nn.Module, different: str, where: str) -> 
 
 
 def _variations(
-    names: Sequence[str], tensors: Sequence[torch.Tensor], varying: frozenset[Axis], module: torch.nn.Module, calling: Calling
+    names: Sequence[str], tensors: Sequence[torch.Tensor], varying: frozenset[Axis], runs: Callable[[list[torch.Tensor]], bool], where: str
 ) -> Iterator[list[torch.Tensor]]:
-    """Other rows and one more of them; one row alone; and with the varying axes one longer, or shorter where the model is at its end."""
+    """Other inputs on which the model runs: other rows and one more of them, one row alone, and other sizes of the varying axes.
+
+    Raises InputError when there are none, for then nothing would be checked.
+    """
     import torch  # noqa: PLC0415 - takes seconds
 
     rows = len(tensors[0]) if tensors[0].ndim else 1
-    yield [torch.cat([t[1:], t[:1], t[:1]]) if t.ndim and len(t) == rows else t for t in tensors]
-    yield [t[:1] if t.ndim and len(t) == rows else t for t in tensors]
-    if varying:
-        longer = [_resized(t, {axis for owner, axis in varying if owner == n}, 1) for n, t in zip(names, tensors, strict=True)]
-        shorter = [_resized(t, {axis for owner, axis in varying if owner == n}, -1) for n, t in zip(names, tensors, strict=True)]
-        yield longer if _runs(module, calling, longer) else shorter
+
+    def chosen(given: Sequence[torch.Tensor], index: list[int]) -> list[torch.Tensor]:
+        return [t[torch.tensor(index)] if t.ndim and len(t) == rows else t for t in given]
+
+    others = [v for v in (chosen(tensors, [*range(1, rows), 0, 0]), chosen(tensors, [0])) if runs(v)]
+    if not others:
+        raise InputError(where, "runs on no rows but its example, so a trace of it cannot be checked", fix=_PLAIN_FIX)
+    yield from others
+    if not varying:
+        return
+    longer, shorter = (
+        [_resized(t, {axis for owner, axis in varying if owner == n}, by) for n, t in zip(names, tensors, strict=True)] for by in (1, -1)
+    )
+    # A row may speak of the length itself, as `history_length` does: then only some rows fit a shorter one.
+    resized = next((v for v in (longer, shorter) if runs(v)), None)
+    fitting = [row for row in range(rows) if resized is None and runs(chosen(shorter, [row]))]
+    resized = chosen(shorter, fitting) if fitting else resized
+    if resized is None:
+        problem = f"runs at no other size of {', '.join(sorted(name for name, _ in varying))}, so a trace of it cannot be checked"
+        raise InputError(where, problem, fix=_PLAIN_FIX)
+    yield resized
 
 
 def _resized(tensor: torch.Tensor, axes: set[int], by: int) -> torch.Tensor:

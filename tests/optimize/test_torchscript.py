@@ -255,6 +255,32 @@ def test_what_pytorch_does_not_warn_about_is_seen_by_tracing_other_inputs(module
     assert f"`{line}`" in caught.value.problem
 
 
+class AtItsEnd(Untyped):
+    """Six places and no more, so only shorter histories fit, and only on rows that are shorter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Embedding(6, 4)
+
+    def forward(self, history, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+        _ = self.settings
+        seen = self.items(history) + self.places(torch.arange(history.shape[1]))
+        return self.score(seen.gather(1, (count - 1).view(-1, 1, 1).expand(-1, 1, 4)).squeeze(1))
+
+
+class OneSizeOnly(Untyped):
+    def forward(self, history, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+        _ = self.settings
+        return self.items(history).view(-1, 24).sum(-1) + count
+
+
+def test_a_trace_is_checked_at_sizes_on_which_the_model_runs() -> None:
+    _, how = script_or_trace(AtItsEnd().eval(), draw(7, 6, 0), varying=VARYING)
+    assert how == "traced"
+    with pytest.raises(InputError, match="runs at no other size of history, so a trace of it cannot be checked"):
+        script_or_trace(OneSizeOnly().eval(), draw(7, 6, 0), varying=VARYING)
+
+
 class Checked(Untyped):
     def forward(self, history, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
         _ = self.settings
