@@ -192,8 +192,11 @@ def _export(original: Original, varying: frozenset[Axis], *, strict: bool) -> to
     args, kwargs = original.calling.arguments([tensor.clone() for tensor in original.examples.values()])
     shape_args, shape_kwargs = original.calling.shapes(shapes)
     bound: dict[str, Any] = dict(inspect.signature(original.module.forward).bind(*shape_args, **shape_kwargs).arguments)
+    from .data_attribute import DataIsDetach  # noqa: PLC0415 - torch takes seconds
+
+    mode = contextlib.nullcontext() if strict else DataIsDetach()
     # PyTorch prints the graph it had so far to standard error before it raises.
-    with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
+    with torch.no_grad(), mode, contextlib.redirect_stderr(io.StringIO()):
         return torch.export.export(original.module, args, kwargs=kwargs, dynamic_shapes=bound, strict=strict)
 
 

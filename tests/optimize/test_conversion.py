@@ -129,3 +129,13 @@ class Truncates(nn.Module):
 def test_a_cast_to_integers_and_back_survives(tmp_path: Path) -> None:
     artifact = export(Truncates(), name="truncates", store=tmp_path, example_inputs=(torch.tensor([[1.5, 2.5], [0.25, 3.0]]),))
     assert scores(artifact.model_path, x=np.array([[1.9, 2.2]], np.float32)) == [3.0]
+
+
+class ReadsData(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.masked_fill(x.data.eq(0), 5.0).sum(1)
+
+
+def test_reading_data_is_not_frozen_to_the_example(tmp_path: Path) -> None:
+    artifact = export(ReadsData(), name="data", store=tmp_path, example_inputs=(torch.rand(4, 3),))
+    assert scores(artifact.model_path, x=np.array([[0, 1, 2], [1, 1, 1]], np.float32)) == [8.0, 3.0]
