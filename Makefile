@@ -13,7 +13,7 @@ help:
 	@echo "make demo [DATA=folder]  the worked case, from training to the report (about 5 minutes)"
 	@echo "make test                all tests"
 	@echo "make check               style, types, room rules"
-	@echo "make bench               benchmarks; results go to docs/benchmarks.md by hand"
+	@echo "make bench [PARTS='zoo fuzz']  benchmarks, all or some; results go to docs/benchmarks.md by hand"
 
 setup: $(READY)
 
@@ -37,7 +37,7 @@ check: $(READY)
 	MYPYPATH="$$folder" $(BIN)/mypy --strict --namespace-packages --explicit-package-bases -p liftgate
 
 bench: $(READY)
-	@$(BIN)/python -m liftgate.bench
+	@$(BIN)/python -m liftgate.bench $(PARTS)
 
 # Rewrites constraints.txt from a fresh environment with every extra.
 lock:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..core.machine import this_machine, tool_versions
 from ..core.store import Store
-from . import gates, recipes, router
+from . import fuzz, gates, recipes, router
+from .zoo import environment as zoo
 
-PARTS = ("recipes", "router", "gates")
+PARTS = ("recipes", "router", "gates", "fuzz", "zoo")
 
 
 def main(wanted: list[str]) -> None:
@@ -29,6 +30,11 @@ def main(wanted: list[str]) -> None:
                 print("\n".join(router.run(store, folder, requests=2000)))
             elif part == "gates":
                 print("\n".join(gates.run(store, repeats=8, seconds=8)))
+            elif part == "fuzz":
+                print("\n".join(fuzz.run(10_000)))
+            elif part == "zoo":
+                if zoo.run():
+                    raise SystemExit("a model of the zoo was exported wrongly, or crashed the export")
             else:
                 raise SystemExit(f"unknown part '{part}'; known: {', '.join(PARTS)}")
 
