@@ -110,7 +110,7 @@ def program_of(module: torch.nn.Module, examples: Examples, where: str) -> tuple
     try:
         return trace(original).program, original
     except Exception as error:  # torch.export and the user's forward may raise anything
-        raise _explained(error, original, where) from error
+        raise _explained(error, original, where, None) from error
 
 
 def convert_module(
@@ -128,7 +128,7 @@ def convert_module(
         traced = trace(original)
     except Exception as error:  # torch.export and the user's forward may raise anything
         if fallback is None:
-            raise _explained(error, original, where) from error
+            raise _explained(error, original, where, examples) from error
         return _through_torchscript(original, examples, (f"torch.export could not: {_first_line(error)}",))
     rewritten, bags = rewrite_program(traced.program)
     bare = signature_of(traced.program, where)
@@ -136,7 +136,7 @@ def convert_module(
         graph = to_onnx(rewritten, bare, where)
     except InputError as error:
         if fallback is None:
-            raise error if traced.objection is None else _explained(traced.objection, original, where) from error
+            raise error if traced.objection is None else _explained(traced.objection, original, where, examples) from error
         return _through_torchscript(original, examples, (f"torch.onnx could not: {error.problem}",))
     notes = (*bags.warnings, *warn_row_loops(graph))
     fixed = sorted(original.varying - varying_axes(bare))
@@ -172,15 +172,27 @@ def _through_torchscript(original: Original, examples: Examples, notes: tuple[st
     )
 
 
+def _converts_through_torchscript(original: Original, examples: Examples) -> bool:
+    try:
+        _through_torchscript(original, examples, ())
+    except InputError:
+        return False
+    return True
+
+
 def _dims(specs: Sequence[InputSpec | OutputSpec]) -> dict[str, dict[int, str]]:
     """The varying dimensions by axis, per tensor."""
     return {spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in specs}
 
 
-def _explained(error: BaseException, original: Original, where: str) -> InputError:
+def _explained(error: BaseException, original: Original, where: str, examples: Examples | None) -> InputError:
+    """The error with the line that caused it; TorchScript is offered only where it was tried on `examples` and works."""
     from .diagnosis import diagnose, text  # noqa: PLC0415 - only when something went wrong
 
-    place, problem, fix = text(diagnose(error, original.module), where)
+    found = diagnose(error, original.module)
+    if found.sound_with_torchscript and (examples is None or not _converts_through_torchscript(original, examples)):
+        found = msgspec.structs.replace(found, sound_with_torchscript=False)
+    place, problem, fix = text(found, where)
     return InputError(place if place == where else f"{where}: {place}", problem, fix=fix)
 
 

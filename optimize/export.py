@@ -111,8 +111,11 @@ def _write(draft: Draft, conversion: Conversion, wishes: Wishes, *, where: str, 
     progress(_STAGES[2], 2, len(_STAGES))
     samples = conversion.samples(wishes.requests, draft.signature)
     resized, rigid = conversion.resized()
-    original, exported = conversion.session(draft.signature), _onnx(draft)
-    found = verify(original, exported, samples, draft.signature, where)
+    original, exported = conversion.session(draft.signature), _onnx(draft, where)
+    try:
+        found = verify(original, exported, samples, draft.signature, where)
+    except InputError as error:
+        raise _suspected(error, conversion) from error
     sizes, problem = verify_sizes(original, exported, resized, draft.signature, where)
     draft.checks = (*found.checks, *sizes)
     declared = tuple(f"{dim} is declared to vary, but PyTorch runs in no other size of it" for dim in rigid)
@@ -157,7 +160,7 @@ def _adopt(draft: Draft, source: Graph, wishes: Wishes, progress: Progress) -> N
     save(graph, draft.model_path)
     progress(_STAGES[2], 2, len(_STAGES))
     samples = from_requests(wishes.requests, draft.signature) if wishes.requests is not None else from_signature(draft.signature)
-    draft.checks = runs_everywhere(_onnx(draft), samples, draft.signature, where)
+    draft.checks = runs_everywhere(_onnx(draft, where), samples, draft.signature, where)
     suggested = (roles.suggestion,) if roles.suggestion else ()
     draft.warnings = (*bags.warnings, *suggested)
     record = _record(draft, samples, roles.origin, bags.done)
@@ -165,13 +168,27 @@ def _adopt(draft: Draft, source: Graph, wishes: Wishes, progress: Progress) -> N
     draft.steps = (msgspec.structs.replace(record, settings={**record.settings, "adopted": True}),)
 
 
-def _onnx(draft: Draft) -> OnnxSession:
+def _suspected(error: InputError, conversion: Conversion) -> InputError:
+    """`error` with the line of the model that most likely explains it, where there is one."""
+    from .suspects import suspects  # noqa: PLC0415 - only when something went wrong
+
+    found = next(iter(suspects(conversion.original.module)), None)
+    if found is None:
+        return error
+    return InputError(error.where, error.problem, fix=f"{found.file}:{found.line} in {found.name} has {found.construct}: {found.change}")
+
+
+def _onnx(draft: Draft, where: str) -> OnnxSession:
     from ..runtime.onnx_session import OnnxSession, load_onnx  # noqa: PLC0415 - onnxruntime takes a second
 
     if draft.signature is None:
         raise InputError(draft.name, "has no signature yet")
     ref = ModelRef(name=draft.name, digest="", runtime="onnxruntime", size_bytes=0)
-    return OnnxSession(load_onnx(draft.model_path, SessionSettings()), draft.signature, ref)
+    try:
+        return OnnxSession(load_onnx(draft.model_path, SessionSettings()), draft.signature, ref)
+    except InputError as error:
+        fix = "PyTorch's exporter wrote a graph that does not hold together; try --fallback torchscript"
+        raise InputError(where, error.problem.replace(str(draft.model_path), "the graph"), fix=fix) from None
 
 
 def _record(draft: Draft, samples: Samples, roles_from: str, rewritten: tuple[str, ...]) -> StepRecord:

@@ -140,15 +140,16 @@ def trace(original: Original) -> Traced:
     Raises the first error, as PyTorch raised it, when every way fails.
     """
     first: Exception | None = None
+    last: Exception | None = None
     for varying, strict in _attempts(original):
         with quiet():
             try:
                 return Traced(program=_export(original, varying, strict=strict), objection=first)
             except Exception as error:  # torch.export and the user's forward may raise anything
-                first = first or error
+                first, last = first or error, error
     if first is None:
         raise AssertionError("there is always a way to try")
-    raise first
+    raise first from (last if last is not first else None)
 
 
 def trace_flat(source: Module | Program, signature: Signature, samples: Samples) -> torch.export.ExportedProgram:
