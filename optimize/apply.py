@@ -167,7 +167,7 @@ def _bytes(path: Path) -> float:
 
 def _facts(path: Path) -> tuple[int, int]:
     from ..runtime.onnx_file import load  # noqa: PLC0415 - onnx takes a second
-    from .onnx_graph import opset_of, parameters_of  # noqa: PLC0415
+    from .convert.onnx_graph import opset_of, parameters_of  # noqa: PLC0415
 
     model = load(path)
     return opset_of(model), parameters_of(model)

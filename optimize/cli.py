@@ -194,9 +194,9 @@ def inspect(
     json_path: JsonOption = None,
 ) -> None:
     """Show a model's inputs with roles, tables, work per request, operators and lineage; stores nothing."""
+    from .cost.sizes import read_dims  # noqa: PLC0415
     from .describe import inspection_text  # noqa: PLC0415 - as above
     from .inspection import inspect as look  # noqa: PLC0415
-    from .cost.sizes import read_dims  # noqa: PLC0415
 
     inputs = [part.strip() for part in request_inputs.split(",") if part.strip()] if request_inputs is not None else None
     with progress_bar() as progress:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .cost.cost import Cost, NodeCost, Split
-from .drawing import digits_text, shape_text, size_text, table_text, wrapped
 from .cost.embeddings import Table
+from .drawing import digits_text, shape_text, size_text, table_text, wrapped
 
 _COSTLIEST = 8
 _TABLES_SHOWN = 20

@@ -19,7 +19,7 @@ from .samples import Samples, from_requests, from_signature
 
 if TYPE_CHECKING:
     from ..runtime.onnx_session import OnnxSession
-    from .conversion import Conversion, Fallback
+    from .convert.conversion import Conversion, Fallback
     from .loading import Module, Script
 
 _STAGES = ("reading the model", "exporting", "comparing with PyTorch", "writing")
@@ -99,8 +99,8 @@ def _convert(draft: Draft, source: Module | Script | Program, wishes: Wishes, *,
 
 def _write(draft: Draft, conversion: Conversion, wishes: Wishes, *, where: str, progress: Progress) -> InputError | None:
     """Fill `draft` with a conversion that passes the checks; returns the problem of one that is only right for its own sizes."""
+    from .convert.onnx_graph import opset_of, parameters_of, save  # noqa: PLC0415 - onnx takes a second
     from .export_checks import verify, verify_sizes  # noqa: PLC0415 - scipy takes a moment
-    from .onnx_graph import opset_of, parameters_of, save  # noqa: PLC0415 - onnx takes a second
     from .roles import with_roles  # noqa: PLC0415
 
     roles = with_roles(conversion.signature, wishes.requests, wishes.request_inputs, conversion.saved_roles, where)
@@ -125,8 +125,8 @@ def _write(draft: Draft, conversion: Conversion, wishes: Wishes, *, where: str, 
 
 
 def _conversion(source: Module | Script | Program, wishes: Wishes, where: str, *, resizable: bool = True) -> Conversion:
-    from .conversion import convert_module, convert_program  # noqa: PLC0415 - torch takes seconds
-    from .examples import examples_for  # noqa: PLC0415
+    from .convert.conversion import convert_module, convert_program  # noqa: PLC0415 - torch takes seconds
+    from .convert.examples import examples_for  # noqa: PLC0415
 
     if isinstance(source, Program):
         return convert_program(source, where, wishes.requests)
@@ -144,11 +144,11 @@ def _adopt(draft: Draft, source: Graph, wishes: Wishes, progress: Progress) -> N
     """Take a model that is ONNX already."""
     from ..runtime.onnx_file import load  # noqa: PLC0415 - onnx takes a second
     from ..runtime.onnx_signature import signature_from_graph  # noqa: PLC0415
-    from .rewrites.bag_loops import rewrite_graph  # noqa: PLC0415
+    from .convert.onnx_graph import opset_of, parameters_of, save  # noqa: PLC0415
+    from .convert.tables import with_tables  # noqa: PLC0415
     from .export_checks import runs_everywhere  # noqa: PLC0415 - scipy takes a moment
-    from .onnx_graph import opset_of, parameters_of, save  # noqa: PLC0415
+    from .rewrites.bag_loops import rewrite_graph  # noqa: PLC0415
     from .roles import with_roles  # noqa: PLC0415
-    from .tables import with_tables  # noqa: PLC0415
 
     where = str(source.path)
     graph = load(source.path)
@@ -170,7 +170,7 @@ def _adopt(draft: Draft, source: Graph, wishes: Wishes, progress: Progress) -> N
 
 def _suspected(error: InputError, conversion: Conversion) -> InputError:
     """`error` with the line of the model that most likely explains it, where there is one."""
-    from .suspects import suspects  # noqa: PLC0415 - only when something went wrong
+    from .explain.suspects import suspects  # noqa: PLC0415 - only when something went wrong
 
     found = next(iter(suspects(conversion.original.module)), None)
     if found is None:

@@ -20,9 +20,9 @@ from .cost.cost import Cost, Split, cost_of
 from .cost.dependence import inlined
 from .cost.lazy_onnx import read_lazily
 from .cost.operands import op_name
+from .cost.sizes import CANDIDATES, sizes_of
 from .naming import names_a_source
 from .roles import with_roles
-from .cost.sizes import CANDIDATES, sizes_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -111,7 +111,7 @@ class _Look(msgspec.Struct, frozen=True):
     def onnx_file(self, path: Path) -> Inspection:
         from ..runtime.onnx_file import check_onnx  # noqa: PLC0415 - onnx takes a second
         from ..runtime.onnx_signature import signature_from_graph  # noqa: PLC0415
-        from .tables import with_tables  # noqa: PLC0415
+        from .convert.tables import with_tables  # noqa: PLC0415
 
         check_onnx(path)
         graph = read_lazily(path)
@@ -119,7 +119,7 @@ class _Look(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(found, size_bytes=sum(file.stat().st_size for file in _files(graph, path)))
 
     def _look(self, graph: ir.Model, signature: Signature, name: str, *, known: bool) -> Inspection:
-        from .onnx_graph import opset_of, parameters_of  # noqa: PLC0415 - onnx takes a second
+        from .convert.onnx_graph import opset_of, parameters_of  # noqa: PLC0415 - onnx takes a second
 
         saved = {spec.name: spec.role for spec in signature.inputs} if known else {}
         roles = with_roles(signature, self.requests, self.request_inputs, saved, name)

@@ -33,8 +33,8 @@ def save(
     """
     import torch  # noqa: PLC0415 - takes seconds
 
-    from .conversion import program_of  # noqa: PLC0415 - torch takes seconds
-    from .examples import examples_for  # noqa: PLC0415
+    from .convert.conversion import program_of  # noqa: PLC0415 - torch takes seconds
+    from .convert.examples import examples_for  # noqa: PLC0415
 
     where = type(model).__name__
     if not isinstance(model, torch.nn.Module):

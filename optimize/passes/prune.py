@@ -10,9 +10,9 @@ import onnx_ir as ir
 from ...core.artifact import StepRecord
 from ...core.errors import RefusedStep, UnknownName
 from ...recipes.recipe import Prune
-from ..context import StepContext
 from ...runtime.onnx_file import load
-from ..onnx_graph import save
+from ..context import StepContext
+from ..convert.onnx_graph import save
 from .hidden_layers import HiddenLayer, find_hidden_layers, matrix_of
 from .observe import mean_magnitudes
 

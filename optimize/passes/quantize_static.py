@@ -13,10 +13,10 @@ from ...recipes.recipe import QuantizeStatic
 from ...runtime.archive import quiet
 from ...runtime.program import ROWS
 from ..context import StepContext
+from ..convert.onnx_graph import save, to_onnx
+from ..convert.tracing import trace_flat
 from ..loading import Module, Program, Source
-from ..onnx_graph import save, to_onnx
 from ..samples import Samples
-from ..tracing import trace_flat
 
 _CHUNK_ROWS = 64
 _EVERYTHING_BYTES = 2**31

@@ -1,7 +1,7 @@
 """Squeezes that PyTorch and ONNX read differently.
 
-`x.squeeze()` drops every dimension of size 1, so a single row loses its row; `x.squeeze(0)` is allowed where the size is not 1, and then does
-nothing, while ONNX's Squeeze fails.
+`x.squeeze()` drops every dimension of size 1, so a single row loses its row; `x.squeeze(0)` is allowed where the size is not 1, and then
+does nothing, while ONNX's Squeeze fails.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 from liftgate.core.errors import InputError
-from liftgate.optimize.diagnosis import Diagnosis, diagnose, sentence, text
+from liftgate.optimize.explain.diagnosis import Diagnosis, diagnose, sentence, text
 from liftgate.runtime.archive import quiet
 from torch import nn
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from liftgate.optimize.suspects import suspects
+from liftgate.optimize.explain.suspects import suspects
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - as users write it
 

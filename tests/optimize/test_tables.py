@@ -5,8 +5,8 @@ import onnx_ir as ir
 import pytest
 import torch
 from liftgate.core.signature import InputSpec
-from liftgate.optimize.onnx_graph import to_onnx
-from liftgate.optimize.tables import with_tables
+from liftgate.optimize.convert.onnx_graph import to_onnx
+from liftgate.optimize.convert.tables import with_tables
 from liftgate.runtime.archive import quiet
 from liftgate.runtime.onnx_signature import signature_from_graph
 from liftgate.runtime.program import signature_of

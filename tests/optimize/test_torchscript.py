@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 import torch
 from liftgate.core.errors import InputError
-from liftgate.optimize.torchscript import can_script, script_or_trace, tensors_of
-from liftgate.optimize.torchscript_onnx import script_to_onnx, to_onnx
+from liftgate.optimize.convert.torchscript import can_script, script_or_trace, tensors_of
+from liftgate.optimize.convert.torchscript_onnx import script_to_onnx, to_onnx
 from liftgate.runtime.archive import quiet
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence

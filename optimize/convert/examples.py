@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from ..core import columns
-from ..core.errors import InputError, UnknownName
-from ..core.requests import Requests
-from ..core.signature import InputSpec, Role, Signature
-from .samples import from_requests
+from ...core import columns
+from ...core.errors import InputError, UnknownName
+from ...core.requests import Requests
+from ...core.signature import InputSpec, Role, Signature
+from ..samples import from_requests
 
 if TYPE_CHECKING:
     import torch

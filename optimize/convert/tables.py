@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ..core.signature import IdColumn, InputSpec, Signature
-from .cost.dependence import inlined
+from ...core.signature import IdColumn, InputSpec, Signature
+from ..cost.dependence import inlined
 from .lookups import Lookup, Origins, lookups_of
 
 _PROBE_ROWS = 2

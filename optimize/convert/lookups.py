@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from .rewrites.graph_pattern import constant
+from ..rewrites.graph_pattern import constant
 
 # Operators that only move numbers about, with the operands whose numbers they move (None: all).
 _MOVES: dict[str, tuple[int, ...] | None] = {

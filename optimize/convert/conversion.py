@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 
-from ..core.artifact import ModelRef
-from ..core.errors import InputError
-from ..core.requests import Requests
-from ..core.signature import Dim, InputSpec, OutputSpec, Role, Signature
-from ..runtime.archive import quiet
-from ..runtime.calling import calling_of_program, output_names
-from ..runtime.program import ROWS, signature_of
-from .rewrites.bag_loops import rewrite_graph
-from .rewrites.embedding_bag import rewrite_program
+from ...core.artifact import ModelRef
+from ...core.errors import InputError
+from ...core.requests import Requests
+from ...core.signature import Dim, InputSpec, OutputSpec, Role, Signature
+from ...runtime.archive import quiet
+from ...runtime.calling import calling_of_program, output_names
+from ...runtime.program import ROWS, signature_of
+from ..loading import Module, Program, Script
+from ..rewrites.bag_loops import rewrite_graph
+from ..rewrites.embedding_bag import rewrite_program
+from ..rewrites.row_loops import warn_row_loops
+from ..rewrites.squeezes import mend_squeezes
+from ..samples import Samples, from_examples, from_requests, from_signature
 from .examples import Examples
-from .loading import Module, Program, Script
 from .onnx_graph import to_onnx
-from .rewrites.row_loops import warn_row_loops
-from .samples import Samples, from_examples, from_requests, from_signature
-from .rewrites.squeezes import mend_squeezes
 from .tables import with_tables
 from .tracing import Axis, Original, original_of, other_size, trace, varying_axes
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from ..runtime.torch_session import TorchSession
+    from ...runtime.torch_session import TorchSession
 
 Fallback = Literal["torchscript"]
 
@@ -53,7 +53,7 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
 
     def session(self, signature: Signature) -> TorchSession:
         """The original behind the Session protocol."""
-        from ..runtime.torch_session import TorchSession  # noqa: PLC0415 - torch takes seconds
+        from ...runtime.torch_session import TorchSession  # noqa: PLC0415 - torch takes seconds
 
         ref = ModelRef(name=self.original.where, digest="", runtime="pytorch", size_bytes=0)
         return TorchSession.of_module(self.original.forward, signature, ref)
@@ -187,7 +187,7 @@ def _dims(specs: Sequence[InputSpec | OutputSpec]) -> dict[str, dict[int, str]]:
 
 def _explained(error: BaseException, original: Original, where: str, examples: Examples | None) -> InputError:
     """The error with the line that caused it; TorchScript is offered only where it was tried on `examples` and works."""
-    from .diagnosis import diagnose, text  # noqa: PLC0415 - only when something went wrong
+    from ..explain.diagnosis import diagnose, text  # noqa: PLC0415 - only when something went wrong
 
     found = diagnose(error, original.module)
     if found.sound_with_torchscript and (examples is None or not _converts_through_torchscript(original, examples)):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from ..core.errors import InputError
-from ..runtime.archive import quiet
+from ...core.errors import InputError
+from ...runtime.archive import quiet
 from .torchscript import How, script_or_trace, tensors_of, trace
 from .torchscript_graph import simplify
 

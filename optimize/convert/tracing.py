@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..core.errors import InputError
-from ..core.signature import Signature
-from ..runtime.archive import quiet
-from ..runtime.calling import Calling, calling_of, calling_of_program, flat_module
-from ..runtime.program import ROWS
+from ...core.errors import InputError
+from ...core.signature import Signature
+from ...runtime.archive import quiet
+from ...runtime.calling import Calling, calling_of, calling_of_program, flat_module
+from ...runtime.program import ROWS
+from ..loading import Module, Program
+from ..samples import Samples
 from .examples import Examples, arranged, parameters_of, same_rows, take_rows
-from .loading import Module, Program
-from .samples import Samples
 
 if TYPE_CHECKING:
     import numpy as np

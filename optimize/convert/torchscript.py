@@ -9,14 +9,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..core.errors import InputError
-from ..runtime.archive import quiet
-from ..runtime.calling import Calling, calling_of, flat_module
-from .constructs import recognise
+from ...core.errors import InputError
+from ...runtime.archive import quiet
+from ...runtime.calling import Calling, calling_of, flat_module
+from ..explain.constructs import recognise
+from ..explain.finding import Clue
+from ..explain.places import Place, chain, described, in_traceback, is_users, look
+from ..explain.rewriting import assigned, calls, dotted, shown
 from .examples import parameters_of
-from .finding import Clue
-from .places import Place, chain, described, in_traceback, is_users, look
-from .rewriting import assigned, calls, dotted, shown
 
 if TYPE_CHECKING:
     import torch

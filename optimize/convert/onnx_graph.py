@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from ..core.errors import InputError
-from ..core.signature import Signature
-from ..runtime.archive import quiet
-from .rewrites.squeezes import mend_squeezes
-from .rewrites.tidy import tidy
+from ...core.errors import InputError
+from ...core.signature import Signature
+from ...runtime.archive import quiet
+from ..rewrites.squeezes import mend_squeezes
+from ..rewrites.tidy import tidy
 
 if TYPE_CHECKING:
     import torch

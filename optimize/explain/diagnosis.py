@@ -102,7 +102,7 @@ def _diagnosis(site: Site, finding: Finding | None, message: str, module: torch.
 
 
 def _scripts(module: torch.nn.Module) -> bool:
-    from .torchscript import can_script  # noqa: PLC0415 - compiles the model
+    from ..convert.torchscript import can_script  # noqa: PLC0415 - compiles the model
 
     return can_script(module)
 

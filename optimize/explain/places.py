@@ -17,7 +17,7 @@ import msgspec
 _LIBRARIES = frozenset(
     ("torch", "torchgen", "functorch", "numpy", "scipy", "pandas", "sympy", "einops", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
 )
-_OURS = tuple(str(Path(__file__).resolve().parents[1] / room) for room in ("core", "optimize", "runtime"))
+_OURS = tuple(str(Path(__file__).resolve().parents[2] / room) for room in ("core", "optimize", "runtime"))
 _FRAME = re.compile(r'File "(?P<path>[^"\n]+)", line (?P<line>\d+)(?:, in (?P<function>\S+))?')
 _CODE_LIMIT = 120
 
