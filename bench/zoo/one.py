@@ -6,11 +6,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from ...core.errors import LiftgateError
-from ...optimize.conversion import Fallback
 from ...optimize.export import export
 from .case import Case
 from .catalogue import case_of
@@ -30,7 +30,7 @@ def judge(case: Case, store: Path) -> Outcome:
     return msgspec.structs.replace(other, fallback=True, other_reason=usual.reason)
 
 
-def _export(case: Case, store: Path, fallback: Fallback | None) -> Outcome:
+def _export(case: Case, store: Path, fallback: Literal["torchscript"] | None) -> Outcome:
     outcome = Outcome(package=case.package, name=case.name, kind=case.kind, verdict="crashed")
     module, args = case.make()
     start = time.perf_counter()
