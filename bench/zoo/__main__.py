@@ -52,7 +52,7 @@ def _report(outcomes: Sequence[Outcome], *, page: bool, json: Path | None) -> No
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode({"versions": _versions(), "outcomes": outcomes})))
     if page:
-        PAGE.write_text(render(outcomes, _versions(), "make bench PARTS=zoo"), encoding="utf-8")
+        PAGE.write_text(render(outcomes, _versions(), "python -m liftgate.bench.zoo.environment"), encoding="utf-8")
     equal = sum(outcome.verdict == "equal" for outcome in outcomes)
     print(f"{equal} of {len(outcomes)} equal")
 
