@@ -14,7 +14,7 @@ from ..core.progress import Progress, silent
 from ..core.requests import Requests
 from ..core.store import Draft, Store, check_name
 from ..runtime.session import SessionSettings
-from .loading import Graph, Program, load_source
+from .loading import Graph, Pretrained, Program, load_source
 from .samples import Samples, from_requests, from_signature
 
 if TYPE_CHECKING:
@@ -82,14 +82,14 @@ def export(
         return artifact
 
 
-def _convert(draft: Draft, source: Module | Script | Program, wishes: Wishes, *, where: str, progress: Progress) -> None:
+def _convert(draft: Draft, source: Module | Script | Program | Pretrained, wishes: Wishes, *, where: str, progress: Progress) -> None:
     """Write what `source` is as ONNX into `draft`, and check it against the original."""
     progress(_STAGES[1], 1, len(_STAGES))
     conversion = _conversion(source, wishes, where)
     problem = _write(draft, conversion, wishes, where=where, progress=progress)
     if problem is None:
         return
-    if isinstance(source, Program) or wishes.requests is not None:
+    if isinstance(source, Program | Pretrained) or wishes.requests is not None:
         raise problem
     # Sizes that were found by trying, not asked for: a graph that is right for one of them is better than none.
     conversion = _conversion(source, wishes, where, resizable=False)
@@ -124,12 +124,14 @@ def _write(draft: Draft, conversion: Conversion, wishes: Wishes, *, where: str, 
     return problem
 
 
-def _conversion(source: Module | Script | Program, wishes: Wishes, where: str, *, resizable: bool = True) -> Conversion:
-    from .convert.conversion import convert_module, convert_program  # noqa: PLC0415 - torch takes seconds
+def _conversion(source: Module | Script | Program | Pretrained, wishes: Wishes, where: str, *, resizable: bool = True) -> Conversion:
+    from .convert.conversion import convert_module, convert_pretrained, convert_program  # noqa: PLC0415 - torch takes seconds
     from .convert.examples import examples_for  # noqa: PLC0415
 
     if isinstance(source, Program):
         return convert_program(source, where, wishes.requests)
+    if isinstance(source, Pretrained):
+        return convert_pretrained(source, where)
     examples = examples_for(
         source.module,
         where=where,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -14,8 +16,10 @@ from ...core.requests import Requests
 from ...core.signature import Dim, InputSpec, OutputSpec, Role, Signature
 from ...runtime.archive import quiet
 from ...runtime.calling import calling_of_program, output_names
+from ...runtime.onnx_file import load
+from ...runtime.onnx_signature import signature_from_graph
 from ...runtime.program import ROWS, signature_of
-from ..loading import Module, Program, Script
+from ..loading import Module, Pretrained, Program, Script
 from ..rewrites.bag_loops import rewrite_graph
 from ..rewrites.embedding_bag import rewrite_program
 from ..rewrites.row_loops import warn_row_loops
@@ -150,6 +154,20 @@ def convert_module(
         notes=notes,
         rewritten=bags.done,
     )
+
+
+def convert_pretrained(source: Pretrained, where: str) -> Conversion:
+    """A Hugging Face folder, by optimum; raises InputError as `huggingface.convert` does."""
+    from ..huggingface import convert  # noqa: PLC0415 - transformers takes seconds
+
+    with tempfile.TemporaryDirectory(prefix="liftgate-") as scratch:
+        found = convert(source.folder, Path(scratch) / "model.onnx")
+        graph = load(found.onnx)
+    signature = with_tables(signature_from_graph(graph, where), graph)
+    note = "generated tokens"
+    examples = Examples(args=tuple(found.examples.values()), kwargs={}, note=note)
+    original = original_of(found.module, examples, where, names=tuple(found.examples), varying=varying_axes(signature))
+    return Conversion(graph=graph, signature=signature, original=original, examples_note=note, notes=warn_row_loops(graph))
 
 
 def _through_torchscript(original: Original, examples: Examples, notes: tuple[str, ...]) -> Conversion:

@@ -8,6 +8,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from liftgate.core.errors import InputError, UntrustedError
+from liftgate.optimize.export import export
 from liftgate.optimize.huggingface import convert
 from liftgate.optimize.loading import Pretrained, load_source
 from liftgate.runtime.kinds import kind_of
@@ -140,3 +141,18 @@ def test_a_config_of_another_size_is_refused_before_it_takes_memory(ranker: Path
     (place / "model.safetensors").write_bytes((ranker / "model.safetensors").read_bytes())
     with pytest.raises(InputError, match=r"its config describes 17,\d{3},\d{3},\d{3} parameters, its weights hold \d+,\d{3}"):
         convert(place, tmp_path / "model.onnx")
+
+
+def test_a_folder_is_exported_and_compared_with_the_transformer(ranker: Path, tmp_path: Path) -> None:
+    artifact = export(ranker, name="cross-encoder", store=tmp_path)
+    signature = artifact.manifest.signature
+    assert [(spec.name, spec.dtype, spec.shape) for spec in signature.inputs] == [
+        ("input_ids", "int64", ("rows", "input_ids_1")),
+        ("attention_mask", "int64", ("rows", "input_ids_1")),
+        ("token_type_ids", "int64", ("rows", "input_ids_1")),
+    ]
+    assert signature.score is not None
+    assert signature.score.text == "logits"
+    names = [check.name for check in artifact.manifest.checks]
+    assert "ONNX Runtime agrees with PyTorch at 256 rows" in names
+    assert "ONNX Runtime agrees with PyTorch at input_ids_1 = 11" in names
