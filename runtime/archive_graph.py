@@ -100,6 +100,7 @@ _EXPRESSION_NODES = (
     *(ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword),
     *(ast.BinOp, ast.UnaryOp, ast.USub, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Mod),
 )
+_LARGEST_EXPRESSION = 300
 _POWERS = {"Pow", "PowByNatural", "FloatPow", "LShift"}
 # Maps from a name that the author chose: a tensor called `device` is no device (torch/_export/serde/schema.py).
 _NAME_KEYED = {"tensor_values", "sym_int_values", "sym_bool_values", "sym_float_values", "range_constraints", "config"}
@@ -127,7 +128,7 @@ def clean_json(text: bytes, where: str) -> bytes:
         _clean(value, "", where)
     except RecursionError:
         raise UntrustedError(where, "its program is nested absurdly deep", fix="save it again with torch.export.save") from None
-    except ValueError:
+    except (ValueError, TypeError, AttributeError):  # also of a list where a name belongs
         raise InputError(where, "its program is not readable JSON (damaged)", fix="save it again with torch.export.save") from None
     return json.dumps(value).encode()
 
@@ -171,7 +172,7 @@ def _check_string(value: str, key: str, where: str) -> None:
 
 def _check_target(target: Json, where: str) -> None:
     match = _TENSOR_OP.fullmatch(target) if isinstance(target, str) else None
-    allowed = match[2] not in _DENIED_OPS if match else target in _PLAIN_TARGETS
+    allowed = match[2] not in _DENIED_OPS if match else isinstance(target, str) and target in _PLAIN_TARGETS
     _require(allowed, where, f"a call of {target!r}, which is no tensor operation PyTorch ships")
 
 
@@ -180,9 +181,11 @@ def _check_expression(text: str, where: str) -> None:
     _require(len(text) <= 2000, where, problem)
     try:
         tree = ast.parse(text, mode="eval")
-    except (SyntaxError, ValueError, MemoryError):
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise UntrustedError(where, f"holds {problem}", fix="save it again with torch.export.save") from None
     powers = 0
+    # sympy compares every argument of Max and Min with every other one, and simplifies as it builds.
+    _require(sum(1 for _ in ast.walk(tree)) <= _LARGEST_EXPRESSION, where, problem)
     for node in ast.walk(tree):
         _require(isinstance(node, _EXPRESSION_NODES), where, problem)
         if isinstance(node, ast.Call):

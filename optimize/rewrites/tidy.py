@@ -30,7 +30,7 @@ def tidy(model: ir.Model) -> None:
         rewriter.RewritePass(_EXACT)(model)
         common.RemoveUnusedNodesPass()(model)
     last = (
-        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]  # onnx_ir leaves it untyped
         common.RemoveUnusedOpsetsPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),

@@ -64,7 +64,8 @@ class Recurrent(nn.Module):
     def forward(self, history: torch.Tensor, length: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
         packed = nn.utils.rnn.pack_padded_sequence(self.items(history), length, batch_first=True, enforce_sorted=False)
         _, last = self.gru(packed)
-        return (last[0] * self.items(item)).sum(1)
+        found: torch.Tensor = (last[0] * self.items(item)).sum(1)
+        return found
 
 
 def recurrent_rows(rows: int, width: int = 6) -> tuple[torch.Tensor, ...]:
@@ -85,7 +86,7 @@ def test_a_packed_sequence_goes_through_torchscript(tmp_path: Path) -> None:
 
 def test_a_torchscript_archive_is_exported(tmp_path: Path) -> None:
     with quiet():
-        torch.jit.save(torch.jit.script(Branches()), tmp_path / "m.ts")  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        torch.jit.save(torch.jit.script(Branches()), tmp_path / "m.ts")
     np.savez(tmp_path / "x.npz", x=np.ones((3, 2)))
     artifact = export(tmp_path / "m.ts", name="m", store=tmp_path / "store", example_inputs=tmp_path / "x.npz")
     assert scores(artifact.model_path, x=np.array([[10, 2]], np.float32)) == [24.0]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -195,9 +196,9 @@ def test_an_archive_that_takes_containers_has_an_input_per_entry(
 class Nested(nn.Module):
     """Takes a dictionary with a tuple in it, a mask and a flag; returns two tasks by name."""
 
-    def forward(self, f: dict[str, object], mask: torch.Tensor, *, double: bool = False) -> dict[str, torch.Tensor]:
-        ids, (weight, bias) = f["ids"], f["pair"]  # type: ignore[misc]
-        taste = (ids.float() * mask).sum(1) * weight  # type: ignore[attr-defined]
+    def forward(self, f: dict[str, Any], mask: torch.Tensor, *, double: bool = False) -> dict[str, torch.Tensor]:
+        weight, bias = f["pair"]
+        taste = (f["ids"].float() * mask).sum(1) * weight
         return {"ctr": taste + bias, "both": torch.stack([taste, bias], 1) * (2 if double else 1)}
 
 
@@ -220,7 +221,7 @@ def test_nested_inputs_and_several_outputs_are_named_by_their_paths(tmp_path: Pa
 
 
 def test_a_module_with_nested_inputs_is_exported_from_requests_and_from_npz(tmp_path: Path) -> None:
-    data = {
+    data: dict[str, Sequence[object]] = {
         "request_id": ["a", "b"],
         "user_id": ["u", "v"],
         "f.ids": [[1, 2, 3], [4, 5, 6]],
@@ -236,7 +237,8 @@ def test_a_module_with_nested_inputs_is_exported_from_requests_and_from_npz(tmp_
         "f.pair.1": "candidate",
         "mask": "request",
     }
-    np.savez(tmp_path / "inputs.npz", **{"f.ids": [[1, 2]], "f.pair.0": [1.0], "f.pair.1": [2.0], "mask": [[1.0, 0.0]]})
+    arrays: dict[str, Any] = {"f.ids": [[1, 2]], "f.pair.0": [1.0], "f.pair.1": [2.0], "mask": [[1.0, 0.0]]}
+    np.savez(tmp_path / "inputs.npz", **arrays)
     from_npz = export(Nested(), name="npz", store=tmp_path, example_inputs=tmp_path / "inputs.npz").manifest.signature
     assert [s.name for s in from_npz.inputs] == [s.name for s in from_requests.inputs]
 
@@ -322,7 +324,7 @@ def test_columns_that_never_vary_inside_a_request_are_suggested_as_request_input
     ranker: nn.Module, requests: Requests, tmp_path: Path
 ) -> None:
     items = requests.table["item"].to_pylist()
-    users = [[user] * len(listed) for user, listed in zip(requests.table["user"].to_pylist(), items, strict=True)]
+    users = [[user] * len(listed or []) for user, listed in zip(requests.table["user"].to_pylist(), items, strict=True)]
     data = {name: requests.table[name].to_pylist() for name in requests.table.column_names} | {"user": users}
     artifact = export(ranker, name="v", store=tmp_path, requests=Requests.of(data))
     assert artifact.manifest.signature.input("user").role == "candidate"
