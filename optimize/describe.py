@@ -29,7 +29,6 @@ def result_text(artifact: ModelArtifact) -> str:
             lines.append(f"    {size_text(before)} -> {size_text(after)}; {moved}")
     lines.extend(f"  ok: {check.name} ({check.detail})" for check in manifest.checks)
     lines.extend(f"  warning: {warning}" for warning in manifest.warnings)
-    lines.extend(f"  note: {warning}" for warning in manifest.warnings)
     lines.append(f"next: optimize inspect {manifest.name}   or   profile compare BASE {manifest.name}")
     return "\n".join(lines)
 

@@ -23,7 +23,7 @@ from .huggingface import check_folder
 if TYPE_CHECKING:
     import torch
 
-_ARCHIVE_FIX = "save the model with torch.export.save(torch.export.export(model, args, dynamic_shapes=...), path)"
+_ARCHIVE_FIX = "save the model with liftgate.save(model, example_inputs, path)"
 _FACTORY_FIX = "name the code that builds the model and give the file as its weights: optimize export train.py:make_model --weights {file}"
 
 
