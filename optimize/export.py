@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,11 +76,19 @@ def export(
             _adopt(draft, source, wishes, progress)
         else:
             where = str(model) if isinstance(model, str | Path) else source.source
-            _convert(draft, source, wishes, where=where, progress=progress)
+            with _kept_modes(source):
+                _convert(draft, source, wishes, where=where, progress=progress)
         progress(_STAGES[3], 3, len(_STAGES))
         artifact = target.commit(draft)
         progress(_STAGES[3], len(_STAGES), len(_STAGES))
         return artifact
+
+
+def _kept_modes(source: Module | Script | Program | Pretrained) -> AbstractContextManager[None]:
+    """A module of the caller's is switched to evaluation for the export only."""
+    from .convert.tracing import kept_modes  # noqa: PLC0415 - torch takes seconds
+
+    return nullcontext() if isinstance(source, Program | Pretrained) else kept_modes(source.module)
 
 
 def _convert(draft: Draft, source: Module | Script | Program | Pretrained, wishes: Wishes, *, where: str, progress: Progress) -> None:
@@ -116,7 +125,7 @@ def _write(draft: Draft, conversion: Conversion, wishes: Wishes, *, where: str, 
         found = verify(original, exported, samples, draft.signature, where)
     except InputError as error:
         raise _suspected(error, conversion) from error
-    sizes, problem = verify_sizes(original, exported, resized, draft.signature, where)
+    sizes, problem = verify_sizes(original, exported, resized, draft.signature, found.allowed, where)
     draft.checks = (*found.checks, *sizes)
     declared = tuple(f"{dim} is declared to vary, but PyTorch runs in no other size of it" for dim in rigid)
     draft.warnings = (*conversion.notes, *found.warnings, *declared, *((roles.suggestion,) if roles.suggestion else ()))

@@ -10,15 +10,16 @@ import numpy as np
 from ..core.artifact import Check
 from ..core.errors import InputError
 from ..core.signature import InputSpec, Signature
-from .agreement import ROWS_CHECKED, Difference, Runs, difference, run, shown
+from .agreement import ROWS_CHECKED, Difference, Runs, difference, run, shown, tolerances
 from .samples import Samples
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """Checks that were passed, and sentences about what a user should know although they were."""
+    """Checks that were passed, sentences about what a user should know although they were, and the differences that were `allowed`."""
 
     checks: tuple[Check, ...]
     warnings: tuple[str, ...] = ()
+    allowed: dict[str, float] = {}
 
 
 def verify(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signature, where: str) -> Verified:
@@ -27,16 +28,24 @@ def verify(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signa
     Also: both give the same twice, and ids outside their tables are refused by the graph. Raises InputError naming the rows, the output,
     the difference and the input that shows it.
     """
-    checks, warnings = [_deterministic(torch_side, onnx_side, samples, signature, where)], []
+    allowed = tolerances(run(torch_side, samples.rows(ROWS_CHECKED[-1]), f"{where}: PyTorch"))
+    checks = [_deterministic(torch_side, onnx_side, samples, signature, where)]
+    warnings: list[str] = []
     for rows in ROWS_CHECKED:
-        found, warning = _at_rows(torch_side, onnx_side, samples.rows(rows), signature, where)
+        found, warning = _at_rows(torch_side, onnx_side, samples.rows(rows), signature, allowed, where)
         checks.append(Check(name=f"ONNX Runtime agrees with PyTorch at {_rows(rows)}", passed=True, detail=f"{samples.note}: {found.text}"))
         warnings.extend([warning] if warning else [])
-    return Verified(checks=(*checks, *_ids(torch_side, onnx_side, samples, signature, where)), warnings=tuple(warnings))
+    checks.extend(_ids(torch_side, onnx_side, samples, signature, allowed, where))
+    return Verified(checks=tuple(checks), warnings=(*warnings, *_constant_scores(torch_side, samples, signature, where)), allowed=allowed)
 
 
 def verify_sizes(
-    torch_side: Runs, onnx_side: Runs, resized: Mapping[str, dict[str, np.ndarray]], signature: Signature, where: str
+    torch_side: Runs,
+    onnx_side: Runs,
+    resized: Mapping[str, dict[str, np.ndarray]],
+    signature: Signature,
+    allowed: Mapping[str, float],
+    where: str,
 ) -> tuple[tuple[Check, ...], InputError | None]:
     """Compare both sides on feeds with another size of a dimension: a Check per dimension, up to the first that disagrees, and how."""
     checks: list[Check] = []
@@ -44,7 +53,8 @@ def verify_sizes(
         size = next(feeds[spec.name].shape[spec.shape.index(dim)] for spec in signature.inputs if dim in spec.shape)
         at = f"{where}: at {dim} = {size}"
         try:
-            gap = difference(run(torch_side, feeds, f"{at}: PyTorch"), run(onnx_side, feeds, f"{at}: ONNX Runtime"), signature, at=at)
+            expected, found = run(torch_side, feeds, f"{at}: PyTorch"), run(onnx_side, feeds, f"{at}: ONNX Runtime")
+            gap = difference(expected, found, signature, allowed=allowed, at=at)
         except InputError as error:
             return tuple(checks), error
         checks.append(Check(name=f"ONNX Runtime agrees with PyTorch at {dim} = {size}", passed=True, detail=gap.text))
@@ -67,7 +77,7 @@ def runs_everywhere(model: Runs, samples: Samples, signature: Signature, where: 
 
 
 def _at_rows(
-    torch_side: Runs, onnx_side: Runs, feeds: dict[str, np.ndarray], signature: Signature, where: str
+    torch_side: Runs, onnx_side: Runs, feeds: dict[str, np.ndarray], signature: Signature, allowed: Mapping[str, float], where: str
 ) -> tuple[Difference, str | None]:
     """The difference at this number of rows, and a warning where PyTorch itself does not run on a single one."""
     rows = len(next(iter(feeds.values())))
@@ -82,10 +92,10 @@ def _at_rows(
         warning = f"PyTorch itself {error.problem}; the exported graph runs, and gives this row the score it has among two rows"
     found = run(onnx_side, feeds, f"{where}: ONNX Runtime")
     try:
-        gap = difference(expected, found, signature, at=at)
+        gap = difference(expected, found, signature, allowed=allowed, at=at)
     except InputError:
         if rows == 1 and warning is None:
-            _refuse_another_score_alone(torch_side, found, feeds, signature, where)
+            _refuse_another_score_alone(torch_side, found, feeds, signature, allowed, where)
         raise
     if signature.score is not None:
         _one_score_per_row(expected, signature, rows, f"{at}: PyTorch")
@@ -99,11 +109,16 @@ def _first_of_two(torch_side: Runs, feeds: dict[str, np.ndarray], signature: Sig
 
 
 def _refuse_another_score_alone(
-    torch_side: Runs, found: Mapping[str, np.ndarray], feeds: dict[str, np.ndarray], signature: Signature, where: str
+    torch_side: Runs,
+    found: Mapping[str, np.ndarray],
+    feeds: dict[str, np.ndarray],
+    signature: Signature,
+    allowed: Mapping[str, float],
+    where: str,
 ) -> None:
     """Raise InputError when it is PyTorch that scores a single row otherwise than the same row among two, where the graph does not."""
     try:
-        difference(_first_of_two(torch_side, feeds, signature, where), found, signature, at=where)
+        difference(_first_of_two(torch_side, feeds, signature, where), found, signature, allowed=allowed, at=where)
     except InputError:
         return
     problem = f"gives a single row another output than the same row among two, on {shown(feeds)}"
@@ -137,7 +152,16 @@ def _same(first: np.ndarray, second: np.ndarray) -> bool:
     return np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
 
 
-def _ids(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signature, where: str) -> tuple[Check, ...]:
+def _constant_scores(torch_side: Runs, samples: Samples, signature: Signature, where: str) -> tuple[str, ...]:
+    if signature.score is None:
+        return ()
+    scores = signature.scores(run(torch_side, samples.rows(ROWS_CHECKED[-1]), f"{where}: PyTorch"), where=where)
+    return () if np.ptp(scores) > 0 else (f"PyTorch gives every row the same score on {samples.note}: that both agree says little",)
+
+
+def _ids(
+    torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signature, allowed: Mapping[str, float], where: str
+) -> tuple[Check, ...]:
     """An id outside its table has to fail in the graph as it does in PyTorch; where PyTorch takes it, both have to agree."""
     quiet_ids, checked = [], []
     for spec in signature.inputs:
@@ -147,7 +171,8 @@ def _ids(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signatu
             expected, found = _attempt(torch_side, feeds), _attempt(onnx_side, feeds)
             checked.append(value)
             if expected is not None and found is not None:
-                difference(expected, found, signature, at=f"{where}: with the id {value} in '{spec.name}'")
+                at = f"{where}: with the id {value} in '{spec.name}'"
+                difference(expected, found, signature, allowed=allowed, at=at)
             elif expected is not None:
                 problem = f"ONNX Runtime refuses the id {value} that PyTorch takes, on {shown(feeds)}"
                 raise InputError(

@@ -35,11 +35,13 @@ def save(
 
     from .convert.conversion import program_of  # noqa: PLC0415 - torch takes seconds
     from .convert.examples import examples_for  # noqa: PLC0415
+    from .convert.tracing import kept_modes  # noqa: PLC0415
 
     where = type(model).__name__
     if not isinstance(model, torch.nn.Module):
         raise InputError.mismatch("liftgate.save", expected="a torch.nn.Module", found=where)
-    program, original = program_of(model, examples_for(model, where=where, given=example_inputs), where)
+    with kept_modes(model):
+        program, original = program_of(model, examples_for(model, where=where, given=example_inputs), where)
     signature = signature_of(program, where)
     for name in request_inputs or ():
         if name not in original.examples:

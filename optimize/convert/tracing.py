@@ -201,6 +201,17 @@ def _export(original: Original, varying: frozenset[Axis], *, strict: bool) -> to
         return torch.export.export(original.module, args, kwargs=kwargs, dynamic_shapes=bound, strict=strict)
 
 
+@contextlib.contextmanager
+def kept_modes(module: torch.nn.Module) -> Iterator[None]:
+    """Give every part of `module` back the mode it was in, training or evaluation, when the block ends."""
+    modes = {part: part.training for part in module.modules()}
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
 def _to_evaluation(module: torch.nn.Module) -> None:
     """Evaluation mode; the module of an exported program is in it for good and refuses to be asked."""
     try:

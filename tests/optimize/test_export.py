@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -334,3 +335,36 @@ def test_columns_that_never_vary_inside_a_request_are_suggested_as_request_input
     told = export(ranker, name="told", store=tmp_path, requests=Requests.of(data), request_inputs=["history", "user"])
     assert told.manifest.signature.input("user").role == "request"
     assert told.manifest.warnings == ()
+
+
+def test_scores_that_are_all_tiny_are_compared_by_their_spread(exported: ModelArtifact) -> None:
+    signature = msgspec.structs.replace(exported.manifest.signature, inputs=())
+    samples = Samples(pool={"x": np.linspace(0, 1, 256)}, note="rows")
+
+    class Tiny:
+        def __init__(self, factor: float) -> None:
+            self.factor = factor
+
+        def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {"score": feeds["x"] * self.factor}
+
+    assert verify(Tiny(1e-5), Tiny(1.001e-5), samples, signature, "model").allowed == {"score": pytest.approx(1e-7)}
+    with pytest.raises(InputError, match=r"expected ONNX Runtime within 1e-07 \+ 0.001 \|value\| of PyTorch, found a difference of 1e-06"):
+        verify(Tiny(1e-5), Tiny(1.1e-5), samples, signature, "model")
+
+
+def test_a_model_that_scores_every_row_alike_is_told(tmp_path: Path) -> None:
+    class Alike(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sum(1) * 0
+
+    artifact = export(Alike(), name="alike", store=tmp_path, example_inputs=(torch.rand(4, 3),))
+    assert any("gives every row the same score" in warning for warning in artifact.manifest.warnings)
+
+
+def test_a_module_keeps_the_mode_it_was_in(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+    module[1].eval()
+    export(module, name="modes", store=tmp_path, example_inputs=(torch.rand(4, 3),))
+    assert [part.training for part in module] == [True, False, True]
+    assert module.training
