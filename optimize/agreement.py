@@ -60,8 +60,8 @@ def difference(
     """How far ONNX Runtime's outputs are from PyTorch's.
 
     An element agrees when |found - expected| <= allowed[output] + 1e-3 |expected|; infinities have to be the same ones, other dtypes than
-    floats equal. Raises InputError, naming the output and `at`, when one does not agree, when PyTorch gives NaN, or when the shapes differ (a
-    dimension of size 1 may be missing on either side: PyTorch squeezes single rows away).
+    floats equal. Raises InputError, naming the output and `at`, when one does not agree, when PyTorch gives NaN, or when the shapes
+    differ (a dimension of size 1 may be missing on either side: PyTorch squeezes single rows away).
     """
     worst = Difference()
     for spec in signature.outputs:

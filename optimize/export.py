@@ -109,7 +109,7 @@ def _convert(draft: Draft, source: Module | Script | Program | Pretrained, wishe
 def _write(draft: Draft, conversion: Conversion, wishes: Wishes, *, where: str, progress: Progress) -> InputError | None:
     """Fill `draft` with a conversion that passes the checks; returns the problem of one that is only right for its own sizes."""
     from .convert.onnx_graph import opset_of, parameters_of, save  # noqa: PLC0415 - onnx takes a second
-    from .export_checks import verify, verify_sizes  # noqa: PLC0415 - scipy takes a moment
+    from .export_checks import sides_of, verify, verify_sizes  # noqa: PLC0415 - scipy takes a moment
     from .roles import with_roles  # noqa: PLC0415
 
     roles = with_roles(conversion.signature, wishes.requests, wishes.request_inputs, conversion.saved_roles, where)
@@ -120,12 +120,13 @@ def _write(draft: Draft, conversion: Conversion, wishes: Wishes, *, where: str, 
     progress(_STAGES[2], 2, len(_STAGES))
     samples = conversion.samples(wishes.requests, draft.signature)
     resized, rigid = conversion.resized()
-    original, exported = conversion.session(draft.signature), _onnx(draft, where)
+    session = conversion.session(draft.signature)
     try:
-        found = verify(original, exported, samples, draft.signature, where)
+        sides = sides_of(session, _onnx(draft, where), draft.signature, samples, where=where)
+        found = verify(sides, samples)
     except InputError as error:
         raise _suspected(error, conversion) from error
-    sizes, problem = verify_sizes(original, exported, resized, draft.signature, found.allowed, where)
+    sizes, problem = verify_sizes(sides, resized)
     draft.checks = (*found.checks, *sizes)
     declared = tuple(f"{dim} is declared to vary, but PyTorch runs in no other size of it" for dim in rigid)
     draft.warnings = (*conversion.notes, *found.warnings, *declared, *((roles.suggestion,) if roles.suggestion else ()))

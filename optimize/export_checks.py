@@ -14,47 +14,60 @@ from .agreement import ROWS_CHECKED, Difference, Runs, difference, run, shown, t
 from .samples import Samples
 
 
+class Sides(msgspec.Struct, frozen=True, kw_only=True):
+    """The original in PyTorch and the graph exported from it; `where` names the model, `allowed` the absolute difference per output."""
+
+    original: Runs
+    exported: Runs
+    signature: Signature
+    allowed: dict[str, float]
+    where: str
+
+    def in_pytorch(self, feeds: Mapping[str, np.ndarray], where: str = "") -> dict[str, np.ndarray]:
+        return run(self.original, feeds, f"{where or self.where}: PyTorch")
+
+    def in_onnx_runtime(self, feeds: Mapping[str, np.ndarray], where: str = "") -> dict[str, np.ndarray]:
+        return run(self.exported, feeds, f"{where or self.where}: ONNX Runtime")
+
+    def difference(self, expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], *, at: str) -> Difference:
+        return difference(expected, found, self.signature, allowed=self.allowed, at=at)
+
+
+def sides_of(original: Runs, exported: Runs, signature: Signature, samples: Samples, *, where: str) -> Sides:
+    """Both sides, with the differences that the spread of the original's outputs allows; raises InputError when it fails to run."""
+    allowed = tolerances(run(original, samples.rows(ROWS_CHECKED[-1]), f"{where}: PyTorch"))
+    return Sides(original=original, exported=exported, signature=signature, allowed=allowed, where=where)
+
+
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """Checks that were passed, sentences about what a user should know although they were, and the differences that were `allowed`."""
+    """Checks that were passed, and sentences about what a user should know although they were."""
 
     checks: tuple[Check, ...]
     warnings: tuple[str, ...] = ()
-    allowed: dict[str, float] = {}
 
 
-def verify(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signature, where: str) -> Verified:
+def verify(sides: Sides, samples: Samples) -> Verified:
     """Compare the exported graph with PyTorch at 1, 2, 7 and 256 rows.
 
     Also: both give the same twice, and ids outside their tables are refused by the graph. Raises InputError naming the rows, the output,
     the difference and the input that shows it.
     """
-    allowed = tolerances(run(torch_side, samples.rows(ROWS_CHECKED[-1]), f"{where}: PyTorch"))
-    checks = [_deterministic(torch_side, onnx_side, samples, signature, where)]
-    warnings: list[str] = []
+    checks, warnings = [_deterministic(sides, samples)], list[str]()
     for rows in ROWS_CHECKED:
-        found, warning = _at_rows(torch_side, onnx_side, samples.rows(rows), signature, allowed, where)
+        found, warning = _at_rows(sides, samples.rows(rows))
         checks.append(Check(name=f"ONNX Runtime agrees with PyTorch at {_rows(rows)}", passed=True, detail=f"{samples.note}: {found.text}"))
         warnings.extend([warning] if warning else [])
-    checks.extend(_ids(torch_side, onnx_side, samples, signature, allowed, where))
-    return Verified(checks=tuple(checks), warnings=(*warnings, *_constant_scores(torch_side, samples, signature, where)), allowed=allowed)
+    return Verified(checks=(*checks, *_ids(sides, samples)), warnings=(*warnings, *_constant_scores(sides, samples)))
 
 
-def verify_sizes(
-    torch_side: Runs,
-    onnx_side: Runs,
-    resized: Mapping[str, dict[str, np.ndarray]],
-    signature: Signature,
-    allowed: Mapping[str, float],
-    where: str,
-) -> tuple[tuple[Check, ...], InputError | None]:
+def verify_sizes(sides: Sides, resized: Mapping[str, dict[str, np.ndarray]]) -> tuple[tuple[Check, ...], InputError | None]:
     """Compare both sides on feeds with another size of a dimension: a Check per dimension, up to the first that disagrees, and how."""
     checks: list[Check] = []
     for dim, feeds in resized.items():
-        size = next(feeds[spec.name].shape[spec.shape.index(dim)] for spec in signature.inputs if dim in spec.shape)
-        at = f"{where}: at {dim} = {size}"
+        size = next(feeds[spec.name].shape[spec.shape.index(dim)] for spec in sides.signature.inputs if dim in spec.shape)
+        at = f"{sides.where}: at {dim} = {size}"
         try:
-            expected, found = run(torch_side, feeds, f"{at}: PyTorch"), run(onnx_side, feeds, f"{at}: ONNX Runtime")
-            gap = difference(expected, found, signature, allowed=allowed, at=at)
+            gap = sides.difference(sides.in_pytorch(feeds, at), sides.in_onnx_runtime(feeds, at), at=at)
         except InputError as error:
             return tuple(checks), error
         checks.append(Check(name=f"ONNX Runtime agrees with PyTorch at {dim} = {size}", passed=True, detail=gap.text))
@@ -76,54 +89,45 @@ def runs_everywhere(model: Runs, samples: Samples, signature: Signature, where: 
     return tuple(checks)
 
 
-def _at_rows(
-    torch_side: Runs, onnx_side: Runs, feeds: dict[str, np.ndarray], signature: Signature, allowed: Mapping[str, float], where: str
-) -> tuple[Difference, str | None]:
+def _at_rows(sides: Sides, feeds: dict[str, np.ndarray]) -> tuple[Difference, str | None]:
     """The difference at this number of rows, and a warning where PyTorch itself does not run on a single one."""
     rows = len(next(iter(feeds.values())))
-    at = f"{where}: at {_rows(rows)}"
+    at = f"{sides.where}: at {_rows(rows)}"
     warning = None
     try:
-        expected = run(torch_side, feeds, f"{where}: PyTorch")
+        expected = sides.in_pytorch(feeds)
     except InputError as error:
         if rows != 1:
             raise
-        expected = _first_of_two(torch_side, feeds, signature, where)
+        expected = _first_of_two(sides, feeds)
         warning = f"PyTorch itself {error.problem}; the exported graph runs, and gives this row the score it has among two rows"
-    found = run(onnx_side, feeds, f"{where}: ONNX Runtime")
+    found = sides.in_onnx_runtime(feeds)
     try:
-        gap = difference(expected, found, signature, allowed=allowed, at=at)
+        gap = sides.difference(expected, found, at=at)
     except InputError:
         if rows == 1 and warning is None:
-            _refuse_another_score_alone(torch_side, found, feeds, signature, allowed, where)
+            _refuse_another_score_alone(sides, found, feeds)
         raise
-    if signature.score is not None:
-        _one_score_per_row(expected, signature, rows, f"{at}: PyTorch")
+    if sides.signature.score is not None:
+        _one_score_per_row(expected, sides.signature, rows, f"{at}: PyTorch")
     return gap, warning
 
 
-def _first_of_two(torch_side: Runs, feeds: dict[str, np.ndarray], signature: Signature, where: str) -> dict[str, np.ndarray]:
+def _first_of_two(sides: Sides, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What PyTorch says of a single row that it is given twice."""
-    twice = run(torch_side, {name: np.repeat(array, 2, axis=0) for name, array in feeds.items()}, f"{where}: PyTorch")
-    return {spec.name: twice[spec.name][:1] if twice[spec.name].ndim else twice[spec.name] for spec in signature.outputs}
+    twice = sides.in_pytorch({name: np.repeat(array, 2, axis=0) for name, array in feeds.items()})
+    return {spec.name: twice[spec.name][:1] if twice[spec.name].ndim else twice[spec.name] for spec in sides.signature.outputs}
 
 
-def _refuse_another_score_alone(
-    torch_side: Runs,
-    found: Mapping[str, np.ndarray],
-    feeds: dict[str, np.ndarray],
-    signature: Signature,
-    allowed: Mapping[str, float],
-    where: str,
-) -> None:
+def _refuse_another_score_alone(sides: Sides, found: Mapping[str, np.ndarray], feeds: dict[str, np.ndarray]) -> None:
     """Raise InputError when it is PyTorch that scores a single row otherwise than the same row among two, where the graph does not."""
     try:
-        difference(_first_of_two(torch_side, feeds, signature, where), found, signature, allowed=allowed, at=where)
+        sides.difference(_first_of_two(sides, feeds), found, at=sides.where)
     except InputError:
         return
     problem = f"gives a single row another output than the same row among two, on {shown(feeds)}"
     fix = "look in forward for a squeeze() that drops the row too, and name its axis: squeeze(-1)"
-    raise InputError(f"{where}: PyTorch", problem, fix=fix) from None
+    raise InputError(f"{sides.where}: PyTorch", problem, fix=fix) from None
 
 
 def _one_score_per_row(outputs: Mapping[str, np.ndarray], signature: Signature, rows: int, where: str) -> None:
@@ -138,13 +142,14 @@ def _one_score_per_row(outputs: Mapping[str, np.ndarray], signature: Signature, 
 _RANDOM = "take the random numbers out of forward (is a dropout applied outside training?)"
 
 
-def _deterministic(torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signature, where: str) -> Check:
+def _deterministic(sides: Sides, samples: Samples) -> Check:
     feeds = samples.rows(7)
-    for side, name in ((torch_side, "PyTorch"), (onnx_side, "ONNX Runtime")):
-        first, second = run(side, feeds, f"{where}: {name}"), run(side, feeds, f"{where}: {name}")
-        for spec in signature.outputs:
+    for name, answer in (("PyTorch", sides.in_pytorch), ("ONNX Runtime", sides.in_onnx_runtime)):
+        first, second = answer(feeds), answer(feeds)
+        for spec in sides.signature.outputs:
             if not _same(first[spec.name], second[spec.name]):
-                raise InputError(f"{where}: {name}: output '{spec.name}'", "differs between two runs on the same input", fix=_RANDOM)
+                at = f"{sides.where}: {name}: output '{spec.name}'"
+                raise InputError(at, "differs between two runs on the same input", fix=_RANDOM)
     return Check(name="same input, same output", passed=True, detail="PyTorch and ONNX Runtime, twice on 7 rows, bit for bit")
 
 
@@ -152,37 +157,33 @@ def _same(first: np.ndarray, second: np.ndarray) -> bool:
     return np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
 
 
-def _constant_scores(torch_side: Runs, samples: Samples, signature: Signature, where: str) -> tuple[str, ...]:
-    if signature.score is None:
+def _constant_scores(sides: Sides, samples: Samples) -> tuple[str, ...]:
+    if sides.signature.score is None:
         return ()
-    scores = signature.scores(run(torch_side, samples.rows(ROWS_CHECKED[-1]), f"{where}: PyTorch"), where=where)
+    scores = sides.signature.scores(sides.in_pytorch(samples.rows(ROWS_CHECKED[-1])), where=sides.where)
     return () if np.ptp(scores) > 0 else (f"PyTorch gives every row the same score on {samples.note}: that both agree says little",)
 
 
-def _ids(
-    torch_side: Runs, onnx_side: Runs, samples: Samples, signature: Signature, allowed: Mapping[str, float], where: str
-) -> tuple[Check, ...]:
+def _ids(sides: Sides, samples: Samples) -> tuple[Check, ...]:
     """An id outside its table has to fail in the graph as it does in PyTorch; where PyTorch takes it, both have to agree."""
-    quiet_ids, checked = [], []
-    for spec in signature.inputs:
+    unnoticed, tried = [], 0
+    for spec in sides.signature.inputs:
         for place, value in _outside(spec):
             feeds = {name: array.copy() for name, array in samples.rows(2).items()}
             feeds[spec.name][(0, *place)] = value
-            expected, found = _attempt(torch_side, feeds), _attempt(onnx_side, feeds)
-            checked.append(value)
+            expected, found = _attempt(sides.original, feeds), _attempt(sides.exported, feeds)
+            tried += 1
             if expected is not None and found is not None:
-                at = f"{where}: with the id {value} in '{spec.name}'"
-                difference(expected, found, signature, allowed=allowed, at=at)
+                sides.difference(expected, found, at=f"{sides.where}: with the id {value} in '{spec.name}'")
             elif expected is not None:
                 problem = f"ONNX Runtime refuses the id {value} that PyTorch takes, on {shown(feeds)}"
-                raise InputError(
-                    f"{where}: input '{spec.name}'", problem, fix="map unknown ids inside forward with torch.clamp or torch.where"
-                )
+                fix = "map unknown ids inside forward with torch.clamp or torch.where"
+                raise InputError(f"{sides.where}: input '{spec.name}'", problem, fix=fix)
             elif found is not None:
-                quiet_ids.append(f"{spec.name}{list(place) if any(place) else ''} = {value}")
-    if not checked:
+                unnoticed.append(f"{spec.name}{list(place) if any(place) else ''} = {value}")
+    if not tried:
         return ()
-    detail = "as in PyTorch" if not quiet_ids else f"except {', '.join(quiet_ids[:8])}, where only requests and the router refuse them"
+    detail = "as in PyTorch" if not unnoticed else f"except {', '.join(unnoticed[:8])}, where only requests and the router refuse them"
     return (Check(name="ids outside their tables fail", passed=True, detail=detail),)
 
 

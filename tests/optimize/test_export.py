@@ -15,7 +15,7 @@ from liftgate.core.errors import InputError, UnknownName
 from liftgate.core.requests import Requests
 from liftgate.core.store import Store
 from liftgate.optimize.export import export
-from liftgate.optimize.export_checks import verify
+from liftgate.optimize.export_checks import sides_of, verify
 from liftgate.optimize.samples import Samples
 from liftgate.runtime.archive import quiet
 from torch import nn
@@ -118,7 +118,7 @@ class Constant:
 def test_a_difference_at_one_number_of_rows_is_named(exported: ModelArtifact) -> None:
     samples = Samples(pool={"x": np.zeros(4)}, note="rows")
     with pytest.raises(InputError, match=r"at 256 rows: output 'score': .*found a difference of 0.01"):
-        verify(_Flat(), Constant(1.0), samples, exported.manifest.signature, "model")
+        verify(sides_of(_Flat(), Constant(1.0), exported.manifest.signature, samples, where="model"), samples)
 
 
 class _Flat:
@@ -348,9 +348,11 @@ def test_scores_that_are_all_tiny_are_compared_by_their_spread(exported: ModelAr
         def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             return {"score": feeds["x"] * self.factor}
 
-    assert verify(Tiny(1e-5), Tiny(1.001e-5), samples, signature, "model").allowed == {"score": pytest.approx(1e-7)}
+    near = sides_of(Tiny(1e-5), Tiny(1.001e-5), signature, samples, where="model")
+    assert near.allowed == {"score": pytest.approx(1e-7)}
+    assert len(verify(near, samples).checks) == 5
     with pytest.raises(InputError, match=r"expected ONNX Runtime within 1e-07 \+ 0.001 \|value\| of PyTorch, found a difference of 1e-06"):
-        verify(Tiny(1e-5), Tiny(1.1e-5), samples, signature, "model")
+        verify(sides_of(Tiny(1e-5), Tiny(1.1e-5), signature, samples, where="model"), samples)
 
 
 def test_a_model_that_scores_every_row_alike_is_told(tmp_path: Path) -> None:
