@@ -35,10 +35,15 @@ def run(files: int = 10_000, seed: int = 0) -> list[str]:
     """Lines of a Markdown table: outcomes by kind of file, and every crash with what reproduces it."""
     began = time.monotonic()
     cases = fuzz(files, seed, workers=os.cpu_count() or 1)
+    return report(cases, seed=seed, seconds=time.monotonic() - began)
+
+
+def report(cases: list[Case], *, seed: int, seconds: float) -> list[str]:
+    """The lines of `run`."""
     counts = Counter((case.kind, case.outcome) for case in cases)
     kinds = list(dict.fromkeys(case.kind for case in cases))
     lines = [
-        f"{len(cases):,} damaged files, seed {seed}, {time.monotonic() - began:.0f} s; "
+        f"{len(cases):,} damaged files, seed {seed}, {seconds:.0f} s; "
         f"{sum(counts[kind, 'crash'] for kind in kinds)} crashes (other exceptions, signals, 20 s or 6 GiB exceeded, payloads run)",
         "",
         f"| kind | {' | '.join(OUTCOMES)} |",
@@ -54,11 +59,11 @@ def fuzz(files: int, seed: int, *, workers: int) -> list[Case]:
     with tempfile.TemporaryDirectory() as name:
         subprocess.run([*_WORKER, name], check=True, env=_ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with ThreadPoolExecutor(workers) as pool:
-            found = pool.map(lambda first: _stripe(Path(name), seed, range(first, files, workers)), range(workers))
+            found = pool.map(lambda first: judge_all(Path(name), seed, range(first, files, workers)), range(workers))
             return sorted((case for cases in found for case in cases), key=lambda case: case.index)
 
 
-def _stripe(folder: Path, seed: int, indices: range) -> list[Case]:
+def judge_all(folder: Path, seed: int, indices: range) -> list[Case]:
     """Judge these files, with another process after each that ends one."""
     cases: list[Case] = []
     while len(cases) < len(indices):

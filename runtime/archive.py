@@ -7,17 +7,16 @@ its members are checked, and PyTorch gets a fresh copy that holds only what was 
 from __future__ import annotations
 
 import io
-import json
 import logging
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import InputError, UntrustedError
-from .archive_graph import clean_json, clean_program
+from .archive_graph import clean_program
+from .archive_tensors import FOLDERS, clean_tensors
 from .content import open_content
 from .kinds import a, kind_of
 from .members import members_of
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 _SAVE_AGAIN = "save it again with torch.export.save"
 _PLAIN = "export a model of plain tensors; use --trust-pickle only for a file you made yourself"
-_MEMBERS = {"weights": re.compile(r"weight_\d+", re.ASCII), "constants": re.compile(r"tensor_\d+", re.ASCII)}
 _NEVER = {"data/aotinductor/": "compiled code", "data/executorch/": "compiled code"}
 
 
@@ -76,33 +74,12 @@ def clean_copy(path: Path) -> io.BytesIO:
             if name in members:
                 writer.write_bytes(name, bytes(members[name]))
         writer.write_bytes("models/model.json", clean_program(bytes(members["models/model.json"]), where))
-        for folder, pattern in _MEMBERS.items():
-            _copy_tensors(members, folder, pattern, writer.write_bytes, where)
+        for folder in FOLDERS:
+            for name, content in clean_tensors(members, folder, where):
+                writer.write_bytes(name, content)
         writer.write_bytes("data/sample_inputs/model.pt", _plain_inputs(members.get("data/sample_inputs/model.pt", bytearray()), where))
     copy.seek(0)
     return copy
-
-
-def _copy_tensors(
-    members: Mapping[str, bytearray], folder: str, pattern: re.Pattern[str], write: Callable[[str, bytes], None], where: str
-) -> None:
-    """Copy raw tensors and their config; whatever would be unpickled is refused."""
-    name = f"data/{folder}/model_{folder}_config.json"
-    try:
-        entries = json.loads(members[name])["config"]
-        files = {entry["path_name"]: entry for entry in entries.values()}
-        for entry in entries.values():
-            if entry["use_pickle"] is not False or not pattern.fullmatch(entry["path_name"]):
-                raise UntrustedError(where, f"holds a pickled object among its {folder} ({entry['path_name']!r})", fix=_PLAIN)
-            tensor = members[f"data/{folder}/{entry['path_name']}"]
-            if not tensor and 0 not in [size["as_int"] for size in entry["tensor_meta"]["sizes"]]:
-                raise InputError(where, f"tensor {entry['path_name']} is empty but declares content", fix=_SAVE_AGAIN)
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
-        problem = f"its {folder} are not as torch.export.save writes them (damaged, or from PyTorch 2.8 or older)"
-        raise InputError(where, problem, fix=_SAVE_AGAIN) from None
-    write(name, clean_json(bytes(members[name]), where))
-    for file in files:
-        write(f"data/{folder}/{file}", bytes(members[f"data/{folder}/{file}"]))
 
 
 def _plain_inputs(content: bytearray, where: str) -> bytes:

@@ -12,7 +12,7 @@ from .plain_pickle import Made, Named, Stored, describe
 if TYPE_CHECKING:
     import torch
 
-_ITEM_BYTES = {
+ITEM_BYTES = {
     **{"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "complex64": 8, "complex128": 16, "bool": 1},
     **{"int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8},
     **{f"float8_{kind}": 1 for kind in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz", "e8m0fnu")},
@@ -44,7 +44,7 @@ class StoredTensor:
     @property
     def storage_bytes(self) -> int:
         """Bytes the storage must have."""
-        return self.count * _ITEM_BYTES[self.dtype]
+        return self.count * ITEM_BYTES[self.dtype]
 
     def view(self, storage: bytearray) -> torch.Tensor:
         """The tensor over the bytes of its storage, which is shared, not copied."""
@@ -73,10 +73,10 @@ def stored_tensor(value: object, where: str) -> StoredTensor:
         requires_grad = value.args[4] is True if len(value.args) > 4 else False
         given = value.args[6] if str(value.what).endswith("_v3") else None
         key, dtype, count = _storage(storage, given)
-        found = StoredTensor(key, dtype, count, _whole(offset), _sizes(size), _sizes(stride), requires_grad)
+        found = StoredTensor(key, dtype, count, whole(offset), _sizes(size), _sizes(stride), requires_grad)
     except (ValueError, TypeError, IndexError) as error:
         raise InputError(where, f"holds a damaged tensor ({error})", fix="save it again") from None
-    _check_bounds(found, where)
+    check_bounds(found, where)
     return found
 
 
@@ -86,29 +86,30 @@ def element_bytes(stored: Stored) -> tuple[str, int]:
         key, dtype, _ = _storage(stored, None)
     except (ValueError, TypeError):
         return "", 0
-    return key, _ITEM_BYTES[dtype]
+    return key, ITEM_BYTES[dtype]
 
 
 def _storage(value: object, dtype: object) -> tuple[str, str, int]:
     """Key, dtype and number of elements of a persistent id ("storage", type, key, location, count)."""
     if not isinstance(value, Stored) or not isinstance(value.key, tuple) or len(value.key) < 5 or value.key[0] != "storage":
         raise ValueError("its storage is not as PyTorch writes it")
-    kind, key, count = value.key[1], value.key[2], _whole(value.key[4])
+    kind, key, count = value.key[1], value.key[2], whole(value.key[4])
     if not isinstance(key, str) or not isinstance(kind, Named) or kind.module not in {"torch", "torch.storage"}:
         raise ValueError(f"its storage is of the unknown type {kind}")
     if len(value.key) > 5 and value.key[5] is not None:
         raise ValueError("its storage is a view of another one")
     if kind.name == "UntypedStorage":
         name = dtype.name if isinstance(dtype, Named) and dtype.module == "torch" else ""
-        if name not in _ITEM_BYTES or count % _ITEM_BYTES[name]:
+        if name not in ITEM_BYTES or count % ITEM_BYTES[name]:
             raise ValueError(f"its elements are of the unknown type {dtype}")
-        return key, name, count // _ITEM_BYTES[name]
+        return key, name, count // ITEM_BYTES[name]
     if kind.name not in _STORAGES:
         raise ValueError(f"its storage is of the unknown type {kind}")
     return key, _STORAGES[kind.name], count
 
 
-def _check_bounds(tensor: StoredTensor, where: str) -> None:
+def check_bounds(tensor: StoredTensor, where: str) -> None:
+    """Raise InputError where a tensor reaches outside its storage, or is expanded beyond all reason."""
     if len(tensor.size) != len(tensor.stride) or len(tensor.size) > _MOST_DIMENSIONS:
         raise InputError(where, "holds a damaged tensor (sizes and strides do not match)", fix="save it again")
     elements = math.prod(tensor.size)
@@ -125,7 +126,8 @@ def _check_bounds(tensor: StoredTensor, where: str) -> None:
         )
 
 
-def _whole(value: object) -> int:
+def whole(value: object) -> int:
+    """The value as a count; raises ValueError where it is none."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**62:
         raise ValueError(f"{str(value)[:40]} where a count belongs")
     return value
@@ -136,4 +138,4 @@ def _sizes(value: object) -> tuple[int, ...]:
     inner = value.args[0] if isinstance(value, Made) and value.is_a("torch.Size") and value.args else value
     if not isinstance(inner, tuple):
         raise ValueError("its shape is no tuple")
-    return tuple(_whole(size) for size in inner)
+    return tuple(whole(size) for size in inner)

@@ -23,7 +23,7 @@ def damage_json(content: bytes, chance: Chance, marker: Path) -> bytes | None:
             places = list(_places(value))
             if not places:
                 return None
-            _change(chance.pick(places), places, chance, marker)
+            _change(_rare(places, chance), places, chance, marker)
             if _is_endless(value):
                 return None
         return json.dumps(value).encode()
@@ -48,6 +48,14 @@ def _change(place: Place, places: list[Place], chance: Chance, marker: Path) -> 
             _set(place, value)
         case _:
             _set(place, _other(value, chance))
+
+
+def _rare(places: list[Place], chance: Chance) -> Place:
+    """Any place, or one of a key chosen first: what occurs once is then damaged as often as what occurs a thousand times."""
+    if chance.happens(0.5):
+        return chance.pick(places)
+    key = chance.pick(sorted({str(key) for _, key in places}))
+    return chance.pick([place for place in places if str(place[1]) == key])
 
 
 def _other(value: Json, chance: Chance) -> Json:

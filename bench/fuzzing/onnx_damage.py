@@ -22,7 +22,10 @@ def damage_onnx(content: bytes, chance: Chance, others: Sequence[bytes]) -> byte
         model.ParseFromString(content)
         fields = list(_fields(model))
         for _ in range(chance.pick([1, 1, 1, 2, 3])):
-            _change(*chance.pick(fields), fields, chance, others)
+            name = chance.pick(sorted({field.name for _, field in fields}))
+            # What occurs once is damaged as often as what occurs a thousand times.
+            likely = [pair for pair in fields if pair[1].name == name] if chance.happens(0.5) else fields
+            _change(*chance.pick(likely), fields, chance, others)
         return bytes(model.SerializeToString())
     except Exception:  # protobuf raises types of its own
         return None

@@ -124,7 +124,7 @@ def _legacy(state: dict[str, torch.Tensor]) -> bytes:
             if not isinstance(value, torch.storage.TypedStorage):
                 return None
             storages.append(value._untyped_storage)
-            return ("storage", torch.FloatStorage, str(len(storages) - 1), "cpu", len(value), None)
+            return ("storage", torch.FloatStorage, str(len(storages) - 1), "cpu", len(storages[-1]) // 4, None)
 
     for part in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True}):
         pickle.dump(part, file, protocol=2)

@@ -241,8 +241,61 @@ def test_a_tensor_of_absurd_size_without_content_is_refused(archive: Path, tmp_p
         config: lambda b: b.replace(b'"as_int": 10', b'"as_int": 1000000000000'),
         "data/weights/weight_0": lambda _: b"",
     }
-    with pytest.raises(InputError, match="empty but declares content"):
+    with pytest.raises(
+        InputError, match=r"'table.weight': holds a tensor of shape \[1000000000000, 4\] that reaches outside its 0 stored values"
+    ):
         open_archive(edited(archive, tmp_path / "bad.pt", edits))
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"sizes": (11, 4)}, r"shape \[11, 4\] that reaches outside its 40 stored values"),
+        ({"strides": (5, 1)}, "reaches outside its 40 stored values"),
+        ({"storage_offset": 1}, "reaches outside its 40 stored values"),
+        ({"sizes": (10**12, 4), "strides": (0, 1)}, "expanded from 40 stored values"),
+        ({"strides": (-1, 1)}, "its weights are not as torch.export.save writes them"),
+        ({"dtype": 99}, "its weights are not as torch.export.save writes them"),
+    ],
+)
+def test_a_tensor_must_lie_within_its_bytes(archive: Path, tmp_path: Path, changes: dict[str, object], found: str) -> None:
+    def edit(content: bytes) -> bytes:
+        config = json.loads(content)
+        meta = config["config"]["table.weight"]["tensor_meta"]
+        for name, value in changes.items():
+            sizes = [{"as_int": size} for size in value] if isinstance(value, tuple) else {"as_int": value}
+            meta[name] = value if name == "dtype" else sizes
+        return json.dumps(config).encode()
+
+    with pytest.raises(InputError, match=found):
+        open_archive(edited(archive, tmp_path / "bad.pt", {"data/weights/model_weights_config.json": edit}))
+
+
+def test_an_archive_needs_no_example_inputs(archive: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(tmp_path / "bare.pt", "w") as new:
+        for name in old.namelist():
+            if "sample_inputs" not in name:
+                new.writestr(name, old.read(name))
+    empty = edited(archive, tmp_path / "empty.pt", {"data/sample_inputs/model.pt": lambda _: b""})
+    for path in (tmp_path / "bare.pt", empty):
+        assert open_archive(path).example_inputs is None
+        assert TorchSession.open_file(path, SessionSettings()).run({"item": np.array([1]), "weight": np.array([1.0], dtype=np.float32)})
+
+
+@pytest.mark.parametrize("expression", ["Pow(Integer(64), Pow(Integer(64), Integer(64)))", "Max(" + "s0, " * 200 + "s0)", "9**9**9"])
+def test_a_shape_expression_that_would_take_forever_is_refused(archive: Path, tmp_path: Path, expression: str) -> None:
+    def poison(value: object) -> None:
+        if isinstance(value, dict):
+            for inner in value.values():
+                poison(inner)
+            if "expr_str" in value:
+                value["expr_str"] = expression
+        elif isinstance(value, list):
+            for inner in value:
+                poison(inner)
+
+    with pytest.raises(UntrustedError, match="shape expression that is not arithmetic"):
+        open_archive(edited(archive, tmp_path / "bad.pt", in_program(poison)))
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
