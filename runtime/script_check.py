@@ -32,7 +32,8 @@ _FUNCTIONS = {
     "getattr",
     "range",
 }
-_NAMES = _FUNCTIONS | {"torch", "ops", "CONSTANTS", "__torch__", "inf", "nan"}
+_NUMBERS = {"inf", "nan"}
+_NAMES = _FUNCTIONS | _NUMBERS | {"torch", "ops", "CONSTANTS", "__torch__"}
 _TAKES_TYPE = {"annotate", "unchecked_cast", "uninitialized"}
 # Private operators that PyTorch's own modules print; most others skip checks of their arguments.
 _PRIVATE_OPS = {
@@ -45,6 +46,7 @@ _PRIVATE_OPS = {
         "_upsample_nearest_exact3d",
         "_upsample_bilinear2d_aa",
         "_upsample_bicubic2d_aa",
+        "_upsample_lanczos2d_aa",
         "_unique2",
     ),
     *("_assert_tensor_metadata", "_adaptive_avg_pool2d"),
@@ -138,7 +140,7 @@ class _Check:
         for default in arguments.defaults:
             self.literal(default)
         self.type(function.returns)
-        self.names = _NAMES | {argument.arg for argument in arguments.args} | set(_stored(function.body))
+        self.names = _NUMBERS | {argument.arg for argument in arguments.args} | set(_stored(function.body))
         self.block(function.body)
 
     def block(self, statements: Iterable[ast.stmt]) -> None:
@@ -194,6 +196,7 @@ class _Check:
             case ast.Constant():
                 self.constant(node)
             case ast.Name(id=name):
+                # What has a meaning of its own may only be called: under another name its calls would go unrecognized.
                 self.require(name in self.names, node)
             case ast.Tuple(elts=parts) | ast.List(elts=parts):
                 self.each(parts)
@@ -236,9 +239,11 @@ class _Check:
                 self.require(len(arguments) == 2, node)
                 match arguments.pop():
                     case ast.Constant(value=str(attribute)):
-                        self.require(attribute in self.code.members, node)
+                        self.require(self.is_member(attribute), node)
                     case _:
                         self.refuse(node)
+            case ast.Name(id=name) if name in _FUNCTIONS:
+                pass
             case ast.Attribute(value=ast.Name(id="torch"), attr=name):
                 self.require(_allowed_op(name), node)
             case ast.Attribute(value=ast.Attribute(value=ast.Name(id="ops"), attr="prim"), attr=name):
@@ -261,10 +266,13 @@ class _Check:
             self.expression(node.value)
 
     def member(self, name: str, node: ast.AST) -> None:
-        """An attribute or method that a class declares; PyTorch takes other names for operators (`x.save(...)` calls `aten::save`)."""
         self.identifier(name)
+        self.require(self.is_member(name), node)
+
+    def is_member(self, name: str) -> bool:
+        """Whether a class declares it, and it is no forbidden operator as well: of a tensor, `x.save(...)` calls `aten::save`."""
         declared = name in self.code.members or name in _READ_ONLY
-        self.require(declared and (_allowed_op(name) or not _is_operator(name)), node)
+        return declared and (_allowed_op(name) or not _is_operator(name))
 
     def type(self, node: ast.expr | None) -> None:
         match node:

@@ -208,6 +208,9 @@ def test_operators_of_other_libraries_are_refused(tmp_path: Path) -> None:
         "x = torch._reshape_alias(input, [99999999], [1])",
         "x = torch.autograd.grad([input], [input])",
         "x = __torch__.torch.classes.quantized.LinearPackedParamsBase",
+        "t = torch",
+        "o = ops",
+        "cast = unchecked_cast",
         "x = [y for y in input]",
         "x = (lambda: 1)()",
         "import os",
@@ -217,6 +220,13 @@ def test_operators_of_other_libraries_are_refused(tmp_path: Path) -> None:
 def test_only_what_pytorch_prints_for_tensor_code_is_taken(linear: Path, tmp_path: Path, line: str) -> None:
     bad = replaced(linear, tmp_path / "bad.pt", ".py", b"    weight = self.weight\n", f"    {line}\n".encode())
     with pytest.raises(UntrustedError, match="not plain tensor code"):
+        open_script(bad)
+
+
+def test_a_name_that_a_class_declares_does_not_hide_an_operator(linear: Path, tmp_path: Path) -> None:
+    declared = replaced(linear, tmp_path / "declared.pt", ".py", b"  training : bool\n", b"  training : bool\n  save : bool\n")
+    bad = replaced(declared, tmp_path / "bad.pt", ".py", b"    weight = self.weight\n", b'    x = getattr(input, "save")("ran")\n')
+    with pytest.raises(UntrustedError, match="not plain tensor code: getattr"):
         open_script(bad)
 
 
