@@ -15,12 +15,12 @@ from torch_rechub.models.generative.tiger import TIGERModel
 from torch_rechub.models.matching import dssm_senet
 from transformers.models.t5.configuration_t5 import T5Config
 
+from . import rechub_inputs as draws
 from .case import Args, Case
 from .draw import CATEGORIES, HISTORY, ITEMS, USERS, Draw
 
 PACKAGE = "torch-rechub"
 WIDTH = 8
-NEGATIVES = 3
 TASKS = ["classification", "classification"]
 
 
@@ -66,66 +66,6 @@ def _dense() -> list[object]:
 
 def _all() -> list[object]:
     return [*_sparse(), *_dense()]
-
-
-def _ids(draw: Draw) -> dict[str, torch.Tensor]:
-    sizes = {"user": USERS, "item": ITEMS, "category": CATEGORIES}
-    return {name: draw.ids(size) for name, size in sizes.items()}
-
-
-def _values(draw: Draw) -> dict[str, torch.Tensor]:
-    return {"price": draw.dense(), "age": draw.dense()}
-
-
-def _sparse_only(draw: Draw) -> Args:
-    return (_ids(draw),)
-
-
-def _features(draw: Draw) -> Args:
-    return ({**_ids(draw), **_values(draw)},)
-
-
-def _with_history(draw: Draw) -> Args:
-    return ({**_ids(draw), **_values(draw), "history": draw.history(ITEMS)},)
-
-
-def _with_histories(draw: Draw) -> Args:
-    seen = torch.where(draw.history(ITEMS) > 0, draw.ids(ITEMS, draw.width), 0)
-    return ({**_ids(draw), **_values(draw), "history": draw.history(ITEMS), "unseen": seen},)
-
-
-def _pair(draw: Draw) -> Args:
-    ids = {"user": draw.ids(USERS), "segment": draw.ids(CATEGORIES), "item": draw.ids(ITEMS), "category": draw.ids(CATEGORIES)}
-    return ({**ids, "history": draw.history(ITEMS)},)
-
-
-def _pair_and_negative(draw: Draw) -> Args:
-    (pair,) = _pair(draw)
-    return ({**pair, "negative": draw.ids(ITEMS), "negative_category": draw.ids(CATEGORIES)},)
-
-
-def _pair_and_negatives(draw: Draw) -> Args:
-    (pair,) = _pair(draw)
-    return ({**pair, "negatives": draw.ids(ITEMS, NEGATIVES)},)
-
-
-def _pair_and_weight(draw: Draw) -> Args:
-    (pair,) = _pair(draw)
-    return ({**pair, "weight": draw.dense() + 0.5},)
-
-
-def _session(draw: Draw) -> Args:
-    return ({"history": draw.history(ITEMS), "item": draw.ids(ITEMS)},)
-
-
-def _next_items(draw: Draw) -> Args:
-    following = [torch.where(draw.history(ITEMS) > 0, draw.ids(ITEMS, draw.width), 0) for _ in range(2)]
-    return ({"seq": draw.history(ITEMS), "pos": following[0], "neg": following[1]},)
-
-
-def _timed(draw: Draw) -> Args:
-    """Item ids and the seconds since each, up to a day."""
-    return draw.history(ITEMS), draw.ids(86_400, draw.width)
 
 
 def _case(name: str, kind: str, build: Callable[[], torch.nn.Module], inputs: Callable[[Draw], Args], scale: float = 1.0) -> Case:
@@ -201,11 +141,6 @@ class NextCode(torch.nn.Module):
         return logits[:, -1]
 
 
-def _codes(draw: Draw) -> Args:
-    codes = draw.history(ITEMS)
-    return codes, (codes > 0).long(), torch.cat([torch.zeros(draw.rows, 1, dtype=torch.int64), draw.ids(ITEMS, 2)], dim=1)
-
-
 class SemanticIds(torch.nn.Module):
     """RQ-VAE as it is used after training: an item's embedding gives its codes."""
 
@@ -243,76 +178,76 @@ def _esmm() -> torch.nn.Module:
 
 
 CASES = (
-    _case("WideDeep", "ranking", lambda: ranking.WideDeep(_sparse(), _all(), {**_mlp(), "dropout": 0.2}), _features),
-    _case("DeepFM", "ranking", lambda: ranking.DeepFM(_all(), _sparse(), {**_mlp(), "dropout": 0.2}), _features),
-    _case("DCN", "ranking", lambda: ranking.DCN(_all(), 2, _mlp()), _features),
-    _case("DCNv2 (low rank, parallel)", "ranking", lambda: ranking.DCNv2(_all(), 2, _mlp(), low_rank=4, num_experts=3), _features),
+    _case("WideDeep", "ranking", lambda: ranking.WideDeep(_sparse(), _all(), {**_mlp(), "dropout": 0.2}), draws.features),
+    _case("DeepFM", "ranking", lambda: ranking.DeepFM(_all(), _sparse(), {**_mlp(), "dropout": 0.2}), draws.features),
+    _case("DCN", "ranking", lambda: ranking.DCN(_all(), 2, _mlp()), draws.features),
+    _case("DCNv2 (low rank, parallel)", "ranking", lambda: ranking.DCNv2(_all(), 2, _mlp(), low_rank=4, num_experts=3), draws.features),
     _case(
         "DCNv2 (full rank, stacked)",
         "ranking",
         lambda: ranking.DCNv2(_all(), 2, _mlp(), model_structure="stacked", use_low_rank_mixture=False),
-        _features,
+        draws.features,
     ),
-    _case("EDCN", "ranking", lambda: ranking.EDCN(_all(), 2, _mlp(), bridge_type="attention_pooling"), _features),
-    _case("AFM", "ranking", lambda: ranking.AFM(_sparse(), WIDTH, t=16), _sparse_only),
-    _case("FiBiNet", "ranking", lambda: ranking.FiBiNet(_sparse(), _mlp()), _sparse_only),
-    _case("DeepFFM", "ranking", lambda: _field_aware(False), _sparse_only),
-    _case("FatDeepFFM", "ranking", lambda: _field_aware(True), _sparse_only),
-    _case("AutoInt", "ranking", lambda: ranking.AutoInt(_sparse(), _dense(), num_layers=2, mlp_params=_mlp()), _features),
-    _case("BST", "ranking", _bst, _with_history),
-    _case("DIN", "ranking", _din, _with_history),
-    _case("DIEN", "ranking, gives its auxiliary loss too", _dien, _with_histories),
-    _case("DSSM", "matching", lambda: matching.DSSM(*_towers(), _tower(), _tower()), _pair),
-    _case("DSSM (SENet)", "matching", lambda: dssm_senet.DSSM(_user(), _item(), _tower(), _tower()), _pair, scale=2.0),
-    _case("FaceBookDSSM", "matching, an item and a negative", _facebook, _pair_and_negative),
+    _case("EDCN", "ranking", lambda: ranking.EDCN(_all(), 2, _mlp(), bridge_type="attention_pooling"), draws.features),
+    _case("AFM", "ranking", lambda: ranking.AFM(_sparse(), WIDTH, t=16), draws.sparse_only),
+    _case("FiBiNet", "ranking", lambda: ranking.FiBiNet(_sparse(), _mlp()), draws.sparse_only),
+    _case("DeepFFM", "ranking", lambda: _field_aware(False), draws.sparse_only),
+    _case("FatDeepFFM", "ranking", lambda: _field_aware(True), draws.sparse_only),
+    _case("AutoInt", "ranking", lambda: ranking.AutoInt(_sparse(), _dense(), num_layers=2, mlp_params=_mlp()), draws.features),
+    _case("BST", "ranking", _bst, draws.with_history),
+    _case("DIN", "ranking", _din, draws.with_history),
+    _case("DIEN", "ranking, gives its auxiliary loss too", _dien, draws.with_histories),
+    _case("DSSM", "matching", lambda: matching.DSSM(*_towers(), _tower(), _tower()), draws.pair),
+    _case("DSSM (SENet)", "matching", lambda: dssm_senet.DSSM(_user(), _item(), _tower(), _tower()), draws.pair, scale=2.0),
+    _case("FaceBookDSSM", "matching, an item and a negative", _facebook, draws.pair_and_negative),
     _case(
         "YoutubeDNN",
         "matching, an item and negatives",
         lambda: matching.YoutubeDNN([*_user(), *_history("mean")], _target(), _negatives(), {"dims": [32, WIDTH], "activation": "prelu"}),
-        _pair_and_negatives,
+        draws.pair_and_negatives,
     ),
-    _case("YoutubeSBC", "matching, own item only (n_neg=0)", _sampling_corrected, _pair_and_weight),
+    _case("YoutubeSBC", "matching, own item only (n_neg=0)", _sampling_corrected, draws.pair_and_weight),
     _case(
         "MIND",
         "matching, an item and negatives",
         lambda: matching.MIND(_user(), _history(), _target(), _negatives(), HISTORY),
-        _pair_and_negatives,
+        draws.pair_and_negatives,
     ),
     _case(
         "MIND (dynamic interests)",
         "matching, an item and negatives",
         lambda: matching.MIND(_user(), _history(), _target(), _negatives(), HISTORY, dynamic_interest=True),
-        _pair_and_negatives,
+        draws.pair_and_negatives,
     ),
     _case(
         "ComirecDR",
         "matching, an item and negatives",
         lambda: matching.ComirecDR(_user(), _history(), _target(), _negatives(), HISTORY),
-        _pair_and_negatives,
+        draws.pair_and_negatives,
     ),
     _case(
         "ComirecSA",
         "matching, an item and negatives",
         lambda: matching.ComirecSA(_user(), _history(), _target(), _negatives()),
-        _pair_and_negatives,
+        draws.pair_and_negatives,
     ),
     _case(
         "GRU4Rec",
         "matching, an item and negatives",
         lambda: matching.GRU4Rec(_user(), _history(), _target(), _negatives(), {"dims": [32, WIDTH], "activation": "prelu"}),
-        _pair_and_negatives,
+        draws.pair_and_negatives,
     ),
-    _case("SINE", "matching, an item and negatives", _sine, _pair_and_negatives),
-    _case("NARM", "matching, history and item", lambda: matching.NARM(_session_history(), 16, 0.2, 0.2, _target()[0]), _session),
-    _case("STAMP", "matching, history and item", lambda: matching.STAMP(_session_history(), 0.3, 0.3, _target()[0]), _session),
-    _case("SASRec", "matching, next items and negatives", _sasrec, _next_items),
-    _case("SharedBottom", "multi-task", _shared_bottom, _features),
-    _case("ESMM", "multi-task", _esmm, _sparse_only),
-    _case("MMOE", "multi-task", _mmoe, _features),
-    _case("PLE", "multi-task", _ple, _features),
-    _case("AITM", "multi-task", lambda: multi_task.AITM(_all(), 2, _mlp(), _task_towers()), _features),
-    _case("HSTU", "generative, logits of every item at every position", _hstu, _timed),
-    _case("HLLM", "generative, logits of every item at every position", _hllm, _timed),
-    _case("TIGER", "generative, one step of beam search", NextCode, _codes),
+    _case("SINE", "matching, an item and negatives", _sine, draws.pair_and_negatives),
+    _case("NARM", "matching, history and item", lambda: matching.NARM(_session_history(), 16, 0.2, 0.2, _target()[0]), draws.session),
+    _case("STAMP", "matching, history and item", lambda: matching.STAMP(_session_history(), 0.3, 0.3, _target()[0]), draws.session),
+    _case("SASRec", "matching, next items and negatives", _sasrec, draws.next_items),
+    _case("SharedBottom", "multi-task", _shared_bottom, draws.features),
+    _case("ESMM", "multi-task", _esmm, draws.sparse_only),
+    _case("MMOE", "multi-task", _mmoe, draws.features),
+    _case("PLE", "multi-task", _ple, draws.features),
+    _case("AITM", "multi-task", lambda: multi_task.AITM(_all(), 2, _mlp(), _task_towers()), draws.features),
+    _case("HSTU", "generative, logits of every item at every position", _hstu, draws.timed),
+    _case("HLLM", "generative, logits of every item at every position", _hllm, draws.timed),
+    _case("TIGER", "generative, one step of beam search", NextCode, draws.codes),
     _case("RQVAE", "generative, get_indices", SemanticIds, lambda draw: (draw.dense(24),)),
 )
