@@ -137,7 +137,10 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         match = re.fullmatch(r"(.+?)(?:\[(-?\d+)\])?", text)
         if match is None:
             raise InputError.mismatch(f"{where}: --score", expected="OUTPUT or OUTPUT[COLUMN]", found=repr(text))
-        spec = self.output(match[1])
+        spec = next((spec for spec in self.outputs if spec.name == match[1]), None)
+        if spec is None:
+            known = [spec.name for spec in self.outputs]
+            raise UnknownName(f"{where}: --score", "output", match[1], known, fix=f"outputs: {', '.join(known)}")
         column = None if match[2] is None else int(match[2])
         last = spec.shape[-1] if len(spec.shape) > 1 else 1
         one_per_row = spec.per_row if column is None else len(spec.shape) > 1 and all(size == 1 for size in spec.shape[1:-1])

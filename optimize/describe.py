@@ -27,10 +27,20 @@ def result_text(artifact: ModelArtifact) -> str:
             before, after = numbers["size_bytes_before"], numbers["size_bytes_after"]
             moved = f"scores moved by at most {numbers['max_abs_difference']:.3g}{ranks} on {numbers['rows_compared']:.0f} rows"
             lines.append(f"    {size_text(before)} -> {size_text(after)}; {moved}")
-    lines.extend(f"  ok: {check.name} ({check.detail})" for check in manifest.checks)
+    if manifest.checks:
+        lines.append(f"  ok: {_checks_text([check.name for check in manifest.checks])}")
     lines.extend(f"  warning: {warning}" for warning in manifest.warnings)
     lines.append(f"next: optimize inspect {manifest.name}   or   profile compare BASE {manifest.name}")
     return "\n".join(lines)
+
+
+def _checks_text(names: Sequence[str]) -> str:
+    """Names of checks in one line; those that begin alike, up to ` at `, are said once."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        what, _, at = name.partition(" at ")
+        groups.setdefault(what, []).extend([at] if at else [])
+    return "; ".join(f"{what} at {', '.join(places)}" if places else what for what, places in groups.items())
 
 
 def inspection_text(seen: Inspection, width: int = WIDTH) -> str:

@@ -15,13 +15,13 @@ from ..core.progress import Progress, silent
 from ..core.requests import Requests
 from ..core.store import Draft, Store, check_name
 from ..runtime.session import SessionSettings
-from .loading import Graph, Pretrained, Program, load_source
+from .loading import Graph, Module, Pretrained, Program, load_source
 from .samples import Samples, from_requests, from_signature
 
 if TYPE_CHECKING:
     from ..runtime.onnx_session import OnnxSession
     from .convert.conversion import Conversion, Fallback
-    from .loading import Module, Script
+    from .loading import Script
 
 _STAGES = ("reading the model", "exporting", "comparing with PyTorch", "writing")
 
@@ -42,7 +42,7 @@ def export(
     name: str,
     store: Store | Path | str | None = None,
     requests: Requests | Path | str | None = None,
-    weights: Path | None = None,
+    weights: Path | str | None = None,
     request_inputs: Sequence[str] | None = None,
     example_inputs: object = None,
     score: str | None = None,
@@ -69,7 +69,7 @@ def export(
         fallback=fallback,
     )
     progress(_STAGES[0], 0, len(_STAGES))
-    source = load_source(model, weights=weights, trust_pickle=trust_pickle)
+    source = load_source(model, weights=None if weights is None else Path(weights), trust_pickle=trust_pickle)
     with target.draft(name) as draft:
         draft.source = source.source
         if isinstance(source, Graph):
@@ -78,10 +78,22 @@ def export(
             where = str(model) if isinstance(model, str | Path) else source.source
             with _kept_modes(source):
                 _convert(draft, source, wishes, where=where, progress=progress)
+            if isinstance(source, Module) and ":" in source.source and weights is None:
+                draft.warnings = (*draft.warnings, f"no --weights: the model has the weights that {source.source} gives it")
         progress(_STAGES[3], 3, len(_STAGES))
         artifact = target.commit(draft)
         progress(_STAGES[3], len(_STAGES), len(_STAGES))
+        return _as_exported_now(artifact, draft)
+
+
+def _as_exported_now(artifact: ModelArtifact, draft: Draft) -> ModelArtifact:
+    """The artifact with the record of this export; the store keeps that of the first one that gave the very same model."""
+    stored = artifact.manifest
+    if (stored.source, stored.steps) == (draft.source, draft.steps):
         return artifact
+    kept = f"the store already holds this very model, exported from {stored.source}; `optimize inspect` shows the record of that export"
+    record = {"source": draft.source, "steps": draft.steps, "checks": draft.checks, "warnings": (*draft.warnings, kept)}
+    return msgspec.structs.replace(artifact, manifest=msgspec.structs.replace(stored, **record))
 
 
 def _kept_modes(source: Module | Script | Program | Pretrained) -> AbstractContextManager[None]:
@@ -128,8 +140,12 @@ def _write(draft: Draft, conversion: Conversion, wishes: Wishes, *, where: str, 
         raise _suspected(error, conversion) from error
     sizes, problem = verify_sizes(sides, resized)
     draft.checks = (*found.checks, *sizes)
+    tasks = [spec.name for spec in draft.signature.outputs if spec.per_row]
+    ranked = (
+        (f"ranked by {tasks[0]}, the first of {', '.join(tasks)}; --score chooses another",) if score is None and len(tasks) > 1 else ()
+    )
     declared = tuple(f"{dim} is declared to vary, but PyTorch runs in no other size of it" for dim in rigid)
-    draft.warnings = (*conversion.notes, *found.warnings, *declared, *((roles.suggestion,) if roles.suggestion else ()))
+    draft.warnings = (*conversion.notes, *found.warnings, *ranked, *declared, *((roles.suggestion,) if roles.suggestion else ()))
     draft.steps = (_record(draft, samples, roles.origin, conversion.rewritten),)
     return problem
 

@@ -206,6 +206,8 @@ def _with_weights(module: torch.nn.Module, weights: Path | None, where: str) -> 
     """`module` with the state_dict at `weights` loaded, or as it is."""
     if weights is None:
         return module
+    if not weights.is_file():
+        raise InputError.mismatch(f"--weights {weights}", expected="a file of weights", found="nothing", fix="check the path")
     state = fit_names(read_weights(weights), set(module.state_dict()))
     try:
         module.load_state_dict(state)

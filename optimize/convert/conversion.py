@@ -133,7 +133,9 @@ def convert_module(
     except Exception as error:  # torch.export and the user's forward may raise anything
         if fallback is None:
             raise _explained(error, original, where, examples) from error
-        return _through_torchscript(original, examples, (f"torch.export could not: {_first_line(error)}",))
+        return _through_torchscript(
+            original, examples, (f"converted through TorchScript, as torch.export could not: {_first_line(error)}",)
+        )
     rewritten, bags = rewrite_program(traced.program)
     bare = signature_of(traced.program, where)
     try:
@@ -141,7 +143,7 @@ def convert_module(
     except InputError as error:
         if fallback is None:
             raise error if traced.objection is None else _explained(traced.objection, original, where, examples) from error
-        return _through_torchscript(original, examples, (f"torch.onnx could not: {error.problem}",))
+        return _through_torchscript(original, examples, (f"converted through TorchScript, as torch.onnx could not: {error.problem}",))
     notes = (*bags.warnings, *warn_row_loops(graph))
     fixed = sorted(original.varying - varying_axes(bare))
     if fixed:
@@ -185,8 +187,8 @@ def _through_torchscript(original: Original, examples: Examples, notes: tuple[st
         signature=with_tables(bare, graph),
         original=original,
         examples_note=examples.note,
-        notes=(*notes, f"{how} by TorchScript", *bags.warnings),
-        rewritten=bags.done,
+        notes=(*notes, *bags.warnings),
+        rewritten=(f"converted through TorchScript ({how})", *bags.done),
     )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 _EXTERNAL_ABOVE_BYTES = 2**30
+_NO_WEIGHTS = {ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING}
 
 
 def to_onnx(program: torch.export.ExportedProgram, signature: Signature, where: str) -> ir.Model:
@@ -81,8 +82,9 @@ def save(model: ir.Model, path: Path) -> None:
 
 
 def parameters_of(model: ir.Model) -> int:
-    """Number of elements of all floating-point and quantized weights."""
-    return sum(value.const_value.size for value in model.graph.initializers.values() if value.const_value is not None)
+    """Number of elements of all floating-point and quantized weights; axes and sizes, which are int64, do not count."""
+    contents = (value.const_value for value in model.graph.initializers.values())
+    return sum(content.size for content in contents if content is not None and content.dtype not in _NO_WEIGHTS)
 
 
 def opset_of(model: ir.Model) -> int:

@@ -95,8 +95,8 @@ def original_of(
     original = Original(module=module, where=where, calling=calling, examples=flat)
     failure = why_it_fails(original, flat)
     if failure is not None:
-        fix = "call the model with these inputs in PyTorch: it must run on the CPU, in evaluation mode"
-        raise InputError(where, f"fails on its example inputs ({failure})", fix=fix)
+        fix = f"it was given {', '.join(flat)}: forward must need no more, and run with them on the CPU in evaluation mode"
+        raise InputError(where, f"fails on {examples.note} ({failure})", fix=fix)
     return msgspec.structs.replace(original, varying=varying if varying is not None else frozenset(_varying(original)))
 
 

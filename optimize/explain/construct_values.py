@@ -67,6 +67,8 @@ def numpy_in_torch(site: Site, numpy: frozenset[str]) -> ast.stmt | None:
 
     if site.statement is None or site.header != (site.statement,):
         return None
+    if any(name_of(call) in {"tolist", "set", "sorted", "list", "dict"} for call in calls_of(site)):
+        return None  # Python values made of the array: the same line on tensors means something else
     return in_torch(site.statement, numpy, lambda name: hasattr(torch, name))
 
 

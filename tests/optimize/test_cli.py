@@ -33,7 +33,7 @@ def test_export_takes_requests_and_a_name(archive: Path, requests: Requests, tmp
     requests.write(tmp_path / "sample.parquet")
     result = run("export", archive, "--requests", tmp_path / "sample.parquet", "--name", "mine", "--store", tmp_path / "store")
     assert result.exit_code == 0, result.stderr
-    assert "ok: ONNX Runtime agrees with PyTorch at 256 rows (rows of sample.parquet" in result.stdout
+    assert "ONNX Runtime agrees with PyTorch at 1 row, 2 rows, 7 rows, 256 rows" in result.stdout
 
 
 def test_inspect_shows_roles_operators_and_lineage(exported: ModelArtifact, store: Store) -> None:

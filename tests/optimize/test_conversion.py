@@ -36,7 +36,7 @@ def test_a_branch_on_values_is_refused_with_its_line_and_kept_by_the_fallback(tm
     artifact = export(Branches(), name="branches", store=tmp_path, example_inputs=example, fallback="torchscript")
     assert scores(artifact.model_path, x=np.array([[1, 2, 3]], np.float32)) == [6.0]
     assert scores(artifact.model_path, x=np.array([[10, 2, 3]], np.float32)) == [30.0]
-    assert any("scripted by TorchScript" in warning for warning in artifact.manifest.warnings)
+    assert "converted through TorchScript (scripted)" in artifact.manifest.steps[0].summary
 
 
 class Numpy(nn.Module):

@@ -334,7 +334,7 @@ def test_columns_that_never_vary_inside_a_request_are_suggested_as_request_input
     )
     told = export(ranker, name="told", store=tmp_path, requests=Requests.of(data), request_inputs=["history", "user"])
     assert told.manifest.signature.input("user").role == "request"
-    assert told.manifest.warnings == ()
+    assert not [warning for warning in told.manifest.warnings if "never varies" in warning]
 
 
 def test_scores_that_are_all_tiny_are_compared_by_their_spread(exported: ModelArtifact) -> None:
@@ -370,3 +370,21 @@ def test_a_module_keeps_the_mode_it_was_in(tmp_path: Path) -> None:
     export(module, name="modes", store=tmp_path, example_inputs=(torch.rand(4, 3),))
     assert [part.training for part in module] == [True, False, True]
     assert module.training
+
+
+def test_a_model_whose_rows_depend_on_one_another_is_told(tmp_path: Path) -> None:
+    class Centred(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sum(1) - x.sum(1).mean()
+
+    artifact = export(Centred(), name="centred", store=tmp_path, example_inputs=(torch.rand(4, 3),))
+    assert any("depends on the other rows" in warning for warning in artifact.manifest.warnings)
+
+
+def test_the_same_model_from_elsewhere_says_what_this_export_did(ranker: nn.Module, requests: Requests, tmp_path: Path) -> None:
+    first = export(ranker, name="first", store=tmp_path, requests=requests)
+    assert "roles from the columns of the requests" in first.manifest.steps[0].summary
+    told = export(ranker, name="told", store=tmp_path, requests=requests, request_inputs=["user", "history"])
+    assert told.manifest.digest == first.manifest.digest
+    assert "roles as given" in told.manifest.steps[0].summary
+    assert told.manifest.warnings[-1].startswith("the store already holds this very model, exported from Ranker; `optimize inspect`")
