@@ -75,10 +75,6 @@ class Flow(msgspec.Struct, frozen=True):
         """The class of a value."""
         return self.of_inputs(self.origins[value].numbers)
 
-    def of_node(self, node: ir.Node) -> Dependence:
-        """The class of a node's work: of everything it gives."""
-        return self.of_inputs(frozenset().union(*(self.origins[value].numbers for value in node.outputs)))
-
     def of_inputs(self, names: frozenset[str]) -> Dependence:
         """The class of what is computed from these inputs."""
         if not names:
