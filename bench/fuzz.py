@@ -50,6 +50,8 @@ def report(cases: list[Case], *, seed: int, seconds: float) -> list[str]:
         "|---|---|---|---|",
         *(f"| {kind} | {' | '.join(str(counts[kind, outcome]) for outcome in OUTCOMES)} |" for kind in kinds),
     ]
+    contained = sum("ONNX Runtime (signal" in case.detail or "ONNX Runtime longer than" in case.detail for case in cases)
+    lines += ["", f"Refused because ONNX Runtime ended its process or took too long on them, in the trial before the load: {contained}."]
     crashes = [f"- (seed {seed}, index {case.index}) {case.kind}: {case.detail}" for case in cases if case.outcome == "crash"]
     return [*lines, *(["", *crashes] if crashes else [])]
 

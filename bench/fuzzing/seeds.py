@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save
 from torch import nn
 
+from ...optimize.save import save as save_archive
 from ...runtime.archive import quiet
 
 
@@ -88,6 +89,7 @@ def make_seeds() -> list[Seed]:
     checkpoint = {"epoch": 3, "state_dict": {f"model.{name}": tensor for name, tensor in state.items()}, "lr": [0.1]}
     singles = {
         "torch.export archive": _written(lambda file: torch.export.save(program, file)),
+        "liftgate.save archive": _saved(flat, example),
         "TorchScript, scripted": _written(lambda file: torch.jit.save(scripted, file)),
         "TorchScript, traced": _written(lambda file: torch.jit.save(traced, file)),
         "pickled module": _written(lambda file: torch.save(nn.Sequential(nn.Linear(2, 1)), file)),
@@ -133,6 +135,11 @@ def _legacy(state: dict[str, torch.Tensor]) -> bytes:
     for storage in storages:
         file.write((len(storage) // 4).to_bytes(8, "little") + bytes(storage))
     return file.getvalue()
+
+
+def _saved(model: nn.Module, example: tuple[torch.Tensor, ...]) -> bytes:
+    with tempfile.TemporaryDirectory() as name:
+        return save_archive(model, example, Path(name) / "model.pt2", request_inputs=["history"]).read_bytes()
 
 
 def _written(write: object) -> bytes:
