@@ -36,7 +36,9 @@ class Worker:
         started = time.perf_counter_ns()
         settings = SessionSettings(threads=command.threads)
         # The parent has opened the file before: trying it again would count as loading time.
-        self.session: Session = open_file(path, settings) if path.is_file() else open_session(path, settings, store=Store(Path(command.store)))
+        self.session: Session = (
+            open_file(path, settings) if path.is_file() else open_session(path, settings, store=Store(Path(command.store)))
+        )
         loaded = time.perf_counter_ns()
         requests = requests.restrict(self.session.signature)
         first = next(requests.take([0]).feeds(self.session.signature))

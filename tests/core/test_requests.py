@@ -80,7 +80,10 @@ def test_floats_are_cast_to_what_the_signature_says() -> None:
         ({"segment": ["power", "all"]}, r"column 'segment': expected names other than 'all'"),
         ({"history": [[7.5, 8, 9], [5]]}, r"request 'a': column 'history': expected int64, found float64"),
         ({"history": [[7, None, 9], [5]]}, r"column 'history': expected int64 values, found missing values"),
-        ({"user": [[1, 1], [2, 2, 3]]}, r"request 'b': column 'user': expected one value per request .*found candidates with different values"),
+        (
+            {"user": [[1, 1], [2, 2, 3]]},
+            r"request 'b': column 'user': expected one value per request .*found candidates with different values",
+        ),
     ],
 )
 def test_bad_columns_are_named(change: dict[str, list[object] | None], message: str) -> None:
