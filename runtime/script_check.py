@@ -11,10 +11,10 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator
-from functools import cache
 
 from ..core.errors import UntrustedError
 from .script_code import ScriptCode, dotted
+from .script_operators import PRIM_OPS, is_allowed, is_operator
 
 _TYPES = {"Tensor", "int", "float", "bool", "str", "NoneType", "Device", "number", "Any"}
 _GENERICS = {"Optional", "List", "Dict", "Tuple"}
@@ -35,30 +35,6 @@ _FUNCTIONS = {
 _NUMBERS = {"inf", "nan"}
 _NAMES = _FUNCTIONS | _NUMBERS | {"torch", "ops", "CONSTANTS", "__torch__"}
 _TAKES_TYPE = {"annotate", "unchecked_cast", "uninitialized"}
-# Private operators that PyTorch's own modules print; most others skip checks of their arguments.
-_PRIVATE_OPS = {
-    *("_convolution", "_shape_as_tensor", "_unwrap_optional", "_set_item", "_infer_size", "_size_if_not_equal", "_pack_padded_sequence"),
-    *("_pad_packed_sequence", "_native_multi_head_attention", "_transformer_encoder_layer_fwd", "_nested_tensor_from_mask"),
-    *("_nested_tensor_from_mask_left_aligned", "_weight_norm", "_softmax", "_log_softmax", "_tensor_to_list", "_list_to_tensor"),
-    *(
-        "_upsample_nearest_exact1d",
-        "_upsample_nearest_exact2d",
-        "_upsample_nearest_exact3d",
-        "_upsample_bilinear2d_aa",
-        "_upsample_bicubic2d_aa",
-        "_upsample_lanczos2d_aa",
-        "_unique2",
-    ),
-    *("_assert_tensor_metadata", "_adaptive_avg_pool2d"),
-    *("__and__", "__or__", "__xor__", "__not__", "__is__", "__isnot__", "__contains__", "__getitem__", "__lshift__", "__rshift__"),
-    *("__range_length", "__derive_index", "__interpolate", "__round_to_zero_floordiv"),
-}
-_DENIED_OPS = {"from_file", "save", "set_data", "set_", "backward", "grad"}
-_PRIM_OPS = {
-    *("RaiseException", "NumToTensor", "min", "max", "abs", "data", "device", "dtype", "layout", "type", "requires_grad", "itemsize"),
-    *("nbytes", "rangelist", "StringIndex", "is_cpu", "is_cuda", "is_nested", "is_quantized", "is_sparse", "is_sparse_csr", "is_mkldnn"),
-    *("is_meta", "is_mps", "is_xla", "is_xpu", "is_mtia", "is_ipu", "is_maia", "is_vulkan"),
-}
 _READ_ONLY = {"value", "name", "tolist"}
 _MAGIC = {"__init__", "__len__", "__getitem__", "__contains__", "__call__", "__enter__", "__exit__"}
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w{0,200}", re.ASCII)
@@ -73,17 +49,6 @@ def checked_sources(code: ScriptCode, where: str) -> dict[str, bytes]:
         for statement in tree.body:
             check.definition(statement)
     return {member: ast.unparse(tree).encode() + b"\n" for member, tree in code.files.items()}
-
-
-@cache
-def _is_operator(name: str) -> bool:
-    import torch  # noqa: PLC0415 - takes seconds
-
-    return bool(torch._C._jit_get_schemas_for_operator(f"aten::{name}"))
-
-
-def _allowed_op(name: str) -> bool:
-    return name in _PRIVATE_OPS or (not name.startswith("_") and name not in _DENIED_OPS)
 
 
 class _Check:
@@ -245,9 +210,9 @@ class _Check:
             case ast.Name(id=name) if name in _FUNCTIONS:
                 pass
             case ast.Attribute(value=ast.Name(id="torch"), attr=name):
-                self.require(_allowed_op(name), node)
+                self.require(is_allowed(name), node)
             case ast.Attribute(value=ast.Attribute(value=ast.Name(id="ops"), attr="prim"), attr=name):
-                self.require(name in _PRIM_OPS, node)
+                self.require(name in PRIM_OPS, node)
             case ast.Attribute(value=owner, attr="__new__"):
                 self.require(dotted(owner) in self.code.classes, node)
             case function:
@@ -272,7 +237,7 @@ class _Check:
     def is_member(self, name: str) -> bool:
         """Whether a class declares it, and it is no forbidden operator as well: of a tensor, `x.save(...)` calls `aten::save`."""
         declared = name in self.code.members or name in _READ_ONLY
-        return declared and (_allowed_op(name) or not _is_operator(name))
+        return declared and (is_allowed(name) or not is_operator(name))
 
     def type(self, node: ast.expr | None) -> None:
         match node:
