@@ -20,7 +20,6 @@ from .archive_tensors import FOLDERS, clean_tensors
 from .content import open_content
 from .kinds import a, kind_of
 from .members import members_of
-from .members import read_zip as read_zip  # noqa: PLC0414 - passed on to who reads other members
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..core.signature import DTYPES, Role
-from .archive import read_zip
+from .members import read_zip
 
 MEMBER = "liftgate.json"
 _LARGEST_BYTES = 64 * 2**20
