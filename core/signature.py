@@ -134,7 +134,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def with_score(self, text: str, *, where: str) -> Signature:
         """This signature ranked by `text` (`ctr`, `score[1]`); raises InputError when that is not one number per row."""
-        match = re.fullmatch(r"(.+?)(?:\[(-?\d+)\])?", text)
+        match = re.fullmatch(r"(.+?)(?:\[(-?\d{1,6})\])?", text)
         if match is None:
             raise InputError.mismatch(f"{where}: --score", expected="OUTPUT or OUTPUT[COLUMN]", found=repr(text))
         spec = next((spec for spec in self.outputs if spec.name == match[1]), None)

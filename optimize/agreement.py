@@ -17,8 +17,8 @@ ROWS_CHECKED = (1, 2, 7, 256)
 # float32 kernels that sum in another order differ by about 1e-6 relative to the terms; a wrong graph differs by far more.
 ABSOLUTE_TOLERANCE = 1e-4
 RELATIVE_TOLERANCE = 1e-3
-# Probabilities over a large catalogue are all below 1e-4: there, a hundredth of how far they spread is what may differ.
 SPREAD_TOLERANCE = 0.01
+ROUNDING = 1e-5
 _FIX = "the exported graph computes something else; look for branches on shapes or values in forward"
 
 
@@ -39,14 +39,13 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
         return f"max absolute difference {self.absolute:.2g}, relative {self.relative:.2g}"
 
 
-def tolerances(outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The absolute difference allowed per output: 1e-4, or 1 % of the spread of the original's values where that is less."""
-    allowed = {}
-    for name, array in outputs.items():
-        finite = array[np.isfinite(array)].astype(np.float64) if array.dtype.kind == "f" else np.zeros(0)
-        spread = float(np.ptp(finite)) if finite.size else 0.0
-        allowed[name] = min(ABSOLUTE_TOLERANCE, SPREAD_TOLERANCE * spread) if spread > 0 else ABSOLUTE_TOLERANCE
-    return allowed
+def score_limit(scores: np.ndarray) -> float | None:
+    """How far ranked scores may be off whatever else is allowed: 1 % of their spread, and the rounding of float32; None when all are equal.
+
+    Without it, scores that are all small, or all close to one large number, would agree in any order.
+    """
+    spread = float(np.ptp(scores))
+    return SPREAD_TOLERANCE * spread + ROUNDING * float(np.abs(scores).max()) if spread > 0 else None
 
 
 def difference(
@@ -54,14 +53,15 @@ def difference(
     found: Mapping[str, np.ndarray],
     signature: Signature,
     *,
-    allowed: Mapping[str, float],
+    limit: float | None,
     at: str,
 ) -> Difference:
     """How far ONNX Runtime's outputs are from PyTorch's.
 
-    An element agrees when |found - expected| <= allowed[output] + 1e-3 |expected|; infinities have to be the same ones, other dtypes than
-    floats equal. Raises InputError, naming the output and `at`, when one does not agree, when PyTorch gives NaN, or when the shapes
-    differ (a dimension of size 1 may be missing on either side: PyTorch squeezes single rows away).
+    An element agrees when |found - expected| <= 1e-4 + 1e-3 |expected|, and a ranked score also only within `limit` (see `score_limit`);
+    infinities have to be the same ones, other dtypes than floats equal. Raises InputError, naming the output and `at`, when one does not
+    agree, when PyTorch gives NaN, or when the shapes differ (a dimension of size 1 may be missing on either side: PyTorch squeezes single
+    rows away).
     """
     worst = Difference()
     for spec in signature.outputs:
@@ -74,11 +74,20 @@ def difference(
             raise InputError.mismatch(
                 where, expected=f"shape {list(reference.shape)} as in PyTorch", found=f"{list(other.shape)}", fix=_FIX
             )
-        worst = _worse(worst, _of_output(reference, other.reshape(reference.shape), allowed[spec.name], where))
+        worst = _worse(worst, _of_output(reference, other.reshape(reference.shape), where))
+    if limit is not None:
+        _within(limit, signature.scores(expected, where=at), signature.scores(found, where=at), at)
     return worst
 
 
-def _of_output(reference: np.ndarray, other: np.ndarray, allowed: float, where: str) -> Difference:
+def _within(limit: float, expected: np.ndarray, found: np.ndarray, at: str) -> None:
+    gap = float(np.abs(found - expected).max(initial=0.0))
+    if gap > limit:
+        expected_text = f"ranked scores within {limit:.2g} of PyTorch (1 % of their spread)"
+        raise InputError.mismatch(at, expected=expected_text, found=f"a difference of {gap:.3g}", fix=_FIX)
+
+
+def _of_output(reference: np.ndarray, other: np.ndarray, where: str) -> Difference:
     if reference.dtype.kind != "f":
         if not np.array_equal(reference, other):
             unequal = int((reference != other).sum())
@@ -92,8 +101,8 @@ def _of_output(reference: np.ndarray, other: np.ndarray, allowed: float, where: 
         gap = np.where(same, 0.0, np.abs(found - expected))
         size = np.where(np.isfinite(expected), np.abs(expected), 0.0)
     absolute, relative = float(gap.max(initial=0.0)), float((gap / (size + 1e-9)).max(initial=0.0))
-    if not (gap <= allowed + RELATIVE_TOLERANCE * size).all():
-        expected_text = f"ONNX Runtime within {allowed:.2g} + {RELATIVE_TOLERANCE:g} |value| of PyTorch"
+    if not (gap <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * size).all():
+        expected_text = f"ONNX Runtime within {ABSOLUTE_TOLERANCE:g} + {RELATIVE_TOLERANCE:g} |value| of PyTorch"
         raise InputError.mismatch(
             where, expected=expected_text, found=f"a difference of {absolute:.3g} (relative {relative:.3g})", fix=_FIX
         )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .convert.conversion import Conversion, Fallback
     from .loading import Script
 
+_TRY_TORCHSCRIPT = "PyTorch's exporter wrote a graph that does not hold together; try --fallback torchscript"
 _STAGES = ("reading the model", "exporting", "comparing with PyTorch", "writing")
 
 
@@ -110,11 +111,14 @@ def _convert(draft: Draft, source: Module | Script | Program | Pretrained, wishe
     problem = _write(draft, conversion, wishes, where=where, progress=progress)
     if problem is None:
         return
-    if isinstance(source, Program | Pretrained) or wishes.requests is not None:
+    if isinstance(source, Program | Pretrained):
         raise problem
     # Sizes that were found by trying, not asked for: a graph that is right for one of them is better than none.
-    conversion = _conversion(source, wishes, where, resizable=False)
-    _write(draft, conversion, wishes, where=where, progress=progress)
+    try:
+        conversion = _conversion(source, wishes, where, resizable=False)
+        _write(draft, conversion, wishes, where=where, progress=progress)
+    except InputError:
+        raise problem from None  # the requests do vary in that size
     draft.warnings = (*draft.warnings, f"sizes besides rows are fixed as in the example inputs: {problem.problem}")
 
 
@@ -134,7 +138,7 @@ def _write(draft: Draft, conversion: Conversion, wishes: Wishes, *, where: str, 
     resized, rigid = conversion.resized()
     session = conversion.session(draft.signature)
     try:
-        sides = sides_of(session, _onnx(draft, where), draft.signature, samples, where=where)
+        sides = sides_of(session, _onnx(draft, where, fix=_TRY_TORCHSCRIPT), draft.signature, samples, where=where)
         found = verify(sides, samples)
     except InputError as error:
         raise _suspected(error, conversion) from error
@@ -188,7 +192,7 @@ def _adopt(draft: Draft, source: Graph, wishes: Wishes, progress: Progress) -> N
     save(graph, draft.model_path)
     progress(_STAGES[2], 2, len(_STAGES))
     samples = from_requests(wishes.requests, draft.signature) if wishes.requests is not None else from_signature(draft.signature)
-    draft.checks = runs_everywhere(_onnx(draft, where), samples, draft.signature, where)
+    draft.checks = runs_everywhere(_onnx(draft, where, fix="export the model again"), samples, draft.signature, where)
     suggested = (roles.suggestion,) if roles.suggestion else ()
     draft.warnings = (*bags.warnings, *suggested)
     record = _record(draft, samples, roles.origin, bags.done)
@@ -206,7 +210,7 @@ def _suspected(error: InputError, conversion: Conversion) -> InputError:
     return InputError(error.where, error.problem, fix=f"{found.file}:{found.line} in {found.name} has {found.construct}: {found.change}")
 
 
-def _onnx(draft: Draft, where: str) -> OnnxSession:
+def _onnx(draft: Draft, where: str, *, fix: str) -> OnnxSession:
     from ..runtime.onnx_session import OnnxSession, load_onnx  # noqa: PLC0415 - onnxruntime takes a second
 
     if draft.signature is None:
@@ -215,7 +219,6 @@ def _onnx(draft: Draft, where: str) -> OnnxSession:
     try:
         return OnnxSession(load_onnx(draft.model_path, SessionSettings()), draft.signature, ref)
     except InputError as error:
-        fix = "PyTorch's exporter wrote a graph that does not hold together; try --fallback torchscript"
         raise InputError(where, error.problem.replace(str(draft.model_path), "the graph"), fix=fix) from None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -10,17 +10,17 @@ import numpy as np
 from ..core.artifact import Check
 from ..core.errors import InputError
 from ..core.signature import InputSpec, Signature
-from .agreement import RELATIVE_TOLERANCE, ROWS_CHECKED, Difference, Runs, difference, run, shown, tolerances
+from .agreement import ABSOLUTE_TOLERANCE, ROUNDING, ROWS_CHECKED, Difference, Runs, difference, run, score_limit, shown
 from .samples import Samples
 
 
 class Sides(msgspec.Struct, frozen=True, kw_only=True):
-    """The original in PyTorch and the graph exported from it; `where` names the model, `allowed` the absolute difference per output."""
+    """The original in PyTorch and the graph exported from it; `where` names the model, `limit` bounds the difference of ranked scores."""
 
     original: Runs
     exported: Runs
     signature: Signature
-    allowed: dict[str, float]
+    limit: float | None
     where: str
 
     def in_pytorch(self, feeds: Mapping[str, np.ndarray], where: str = "") -> dict[str, np.ndarray]:
@@ -30,13 +30,14 @@ class Sides(msgspec.Struct, frozen=True, kw_only=True):
         return run(self.exported, feeds, f"{where or self.where}: ONNX Runtime")
 
     def difference(self, expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], *, at: str) -> Difference:
-        return difference(expected, found, self.signature, allowed=self.allowed, at=at)
+        return difference(expected, found, self.signature, limit=self.limit, at=at)
 
 
 def sides_of(original: Runs, exported: Runs, signature: Signature, samples: Samples, *, where: str) -> Sides:
     """Both sides, with the differences that the spread of the original's outputs allows; raises InputError when it fails to run."""
-    allowed = tolerances(run(original, samples.rows(ROWS_CHECKED[-1]), f"{where}: PyTorch"))
-    return Sides(original=original, exported=exported, signature=signature, allowed=allowed, where=where)
+    outputs = run(original, samples.rows(ROWS_CHECKED[-1]), f"{where}: PyTorch")
+    limit = None if signature.score is None else score_limit(signature.scores(outputs, where=where))
+    return Sides(original=original, exported=exported, signature=signature, limit=limit, where=where)
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,10 +61,10 @@ def verify(sides: Sides, samples: Samples) -> Verified:
     return Verified(checks=(*checks, *_ids(sides, samples)), warnings=(*warnings, *_doubts(sides, samples)))
 
 
-def verify_sizes(sides: Sides, resized: Mapping[str, dict[str, np.ndarray]]) -> tuple[tuple[Check, ...], InputError | None]:
+def verify_sizes(sides: Sides, resized: Sequence[tuple[str, dict[str, np.ndarray]]]) -> tuple[tuple[Check, ...], InputError | None]:
     """Compare both sides on feeds with another size of a dimension: a Check per dimension, up to the first that disagrees, and how."""
     checks: list[Check] = []
-    for dim, feeds in resized.items():
+    for dim, feeds in resized:
         size = next(feeds[spec.name].shape[spec.shape.index(dim)] for spec in sides.signature.inputs if dim in spec.shape)
         at = f"{sides.where}: at {dim} = {size}"
         try:
@@ -134,9 +135,8 @@ def _one_score_per_row(outputs: Mapping[str, np.ndarray], signature: Signature, 
     scores = signature.scores(outputs, where=where)
     if scores.size != rows or not np.isfinite(scores).all():
         found = f"{scores.size}" if scores.size != rows else "NaN or infinity"
-        raise InputError.mismatch(
-            f"{where}: output '{signature.outputs[0].name}'", expected=f"{rows} finite scores, one per row", found=found
-        )
+        ranked = signature.score.text if signature.score is not None else signature.outputs[0].name
+        raise InputError.mismatch(f"{where}: output '{ranked}'", expected=f"{rows} finite scores, one per row", found=found)
 
 
 _RANDOM = "take the random numbers out of forward (is a dropout applied outside training?)"
@@ -165,8 +165,8 @@ def _doubts(sides: Sides, samples: Samples) -> tuple[str, ...]:
     if np.ptp(scores) == 0:
         return (f"PyTorch gives every row the same score on {samples.note}: that both agree says little",)
     fewer = sides.signature.scores(sides.in_pytorch(samples.rows(7)), where=sides.where)
-    allowed = sides.allowed[sides.signature.score.output] + RELATIVE_TOLERANCE * np.abs(fewer)
-    alone = bool((np.abs(scores[: len(fewer)] - fewer) <= allowed).all())
+    noise = min(sides.limit or ABSOLUTE_TOLERANCE, ABSOLUTE_TOLERANCE) + ROUNDING * float(np.abs(scores).max())
+    alone = bool((np.abs(scores[: len(fewer)] - fewer) <= noise).all())
     return () if alone else ("a row's score depends on the other rows of its request: scoring candidates in parts gives other scores",)
 
 
@@ -189,8 +189,10 @@ def _ids(sides: Sides, samples: Samples) -> tuple[Check, ...]:
                 unnoticed.append(f"{spec.name}{list(place) if any(place) else ''} = {value}")
     if not tried:
         return ()
-    detail = "as in PyTorch" if not unnoticed else f"except {', '.join(unnoticed[:8])}, where only requests and the router refuse them"
-    return (Check(name="ids outside their tables fail", passed=True, detail=detail),)
+    if not unnoticed:
+        return (Check(name="ids outside their tables fail", passed=True, detail="as in PyTorch"),)
+    detail = f"the graph itself takes {', '.join(unnoticed[:8])}, which PyTorch refuses"
+    return (Check(name="ids outside their tables are refused by requests and the router", passed=True, detail=detail),)
 
 
 def _outside(spec: InputSpec) -> list[tuple[tuple[int, ...], int]]:
@@ -200,7 +202,9 @@ def _outside(spec: InputSpec) -> list[tuple[tuple[int, ...], int]]:
     for column in spec.id_columns:
         if column.column is not None and column.rows_of_table is not None:
             tables[(*first[:-1], column.column)] = column.rows_of_table
-    return [(place, value) for place, rows in tables.items() for value in (rows, -1)]
+    limits = np.iinfo(spec.dtype) if spec.dtype.lstrip("u").startswith("int") else None
+    fits = [value for value in (-1,) if limits is None or limits.min <= value]
+    return [(place, value) for place, rows in tables.items() for value in (rows, *fits) if limits is None or value <= limits.max]
 
 
 def _attempt(side: Runs, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:

@@ -8,6 +8,7 @@ from ..core.errors import InputError, LiftgateError
 from ..core.store import Store, check_name
 from ..runtime.kinds import kind_of
 
+_LONGEST_NAME = 255  # bytes of a file name, more is an error of the system
 _SUFFIXES = (".pt", ".pt2", ".pth", ".onnx", ".ts", ".safetensors")
 
 
@@ -17,6 +18,8 @@ def names_a_source(text: str, store: Store) -> bool:
     What is neither in `store` nor there at all, but ends like a model file, is a mistyped path and no name to look up.
     """
     path = Path(text)
+    if len(path.name) > _LONGEST_NAME:
+        return False
     if path.is_dir():
         return kind_of(path) == "Hugging Face model folder"
     if path.is_file():

@@ -43,12 +43,12 @@ def save(
     with kept_modes(model):
         program, original = program_of(model, examples_for(model, where=where, given=example_inputs), where)
     signature = signature_of(program, where)
+    arrays = {spec.name: tensor.numpy() for spec, tensor in zip(signature.inputs, original.examples.values(), strict=True)}
     for name in request_inputs or ():
-        if name not in original.examples:
-            raise UnknownName(f"liftgate.save: {where}", "request input", name, original.examples)
+        if name not in arrays:
+            raise UnknownName(f"liftgate.save: {where}", "request input", name, arrays)
     if score is not None:
         signature.with_score(score, where=where)
-    arrays = {name: tensor.numpy() for name, tensor in original.examples.items()}
     text = describe(arrays, None if request_inputs is None else tuple(request_inputs), score)
     # PyTorch would pickle them into the archive.
     program.example_inputs = None

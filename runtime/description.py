@@ -6,6 +6,7 @@ it out as an extra file, so that the archive stays one that PyTorch reads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     dtype: str
     shape: tuple[int, ...]
-    data: tuple[float | int | bool, ...]
+    data: tuple[float | int | bool | str, ...]
 
     def array(self, where: str) -> np.ndarray:
         """The tensor; raises InputError when the numbers do not fit its shape or dtype."""
@@ -55,9 +56,15 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 def describe(examples: Mapping[str, np.ndarray], request_inputs: tuple[str, ...] | None, score: str | None) -> str:
     """The JSON text to put into an archive."""
     listed = {
-        name: Example(dtype=str(array.dtype), shape=array.shape, data=tuple(array.reshape(-1).tolist())) for name, array in examples.items()
+        name: Example(dtype=str(array.dtype), shape=array.shape, data=tuple(_number(value) for value in array.reshape(-1).tolist()))
+        for name, array in examples.items()
     }
     return msgspec.json.encode(Description(examples=listed, request_inputs=request_inputs, score=score)).decode()
+
+
+def _number(value: float) -> float | str:
+    """JSON has no infinities and no NaN: they are written as text."""
+    return value if math.isfinite(value) else str(value)
 
 
 def read_description(path: Path) -> Description:

@@ -57,15 +57,15 @@ class StoredTensor:
 
 def is_tensor(value: object) -> bool:
     """Whether the pickle would make a plain tensor or parameter of this."""
-    if isinstance(value, Made) and str(value.what) in _PARAMETERS:
-        return bool(value.args) and is_tensor(value.args[0])
+    if isinstance(value, Made) and str(value.what) in _PARAMETERS and value.args:
+        value = value.args[0]  # once: no parameter holds another
     return isinstance(value, Made) and str(value.what) in _REBUILT
 
 
 def stored_tensor(value: object, where: str) -> StoredTensor:
     """The tensor a pickle describes; raises InputError when it does not fit its storage, UntrustedError when it is no tensor."""
     if isinstance(value, Made) and str(value.what) in _PARAMETERS and value.args:
-        return stored_tensor(value.args[0], where)
+        value = value.args[0]  # as above
     if not isinstance(value, Made) or str(value.what) not in _REBUILT:
         raise UntrustedError(where, f"holds {describe(value)} where a plain tensor belongs", fix="save plain tensors only")
     try:

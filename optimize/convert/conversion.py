@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
+import onnx_ir as ir
 
 from ...core.artifact import ModelRef
 from ...core.errors import InputError
@@ -31,7 +32,6 @@ from .tables import with_tables
 from .tracing import Axis, Original, original_of, other_size, trace, varying_axes
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
     import torch
 
     from ...runtime.torch_session import TorchSession
@@ -69,17 +69,24 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
         feeds = {name: tensor.numpy() for name, tensor in self.original.examples.items()}
         return from_examples(feeds, self.original.runs_on, note=self.examples_note)
 
-    def resized(self) -> tuple[dict[str, dict[str, np.ndarray]], tuple[str, ...]]:
-        """Feeds with another size of every dimension that varies besides rows, and the dimensions PyTorch takes in no other size."""
-        found: dict[str, dict[str, np.ndarray]] = {}
+    def resized(self) -> tuple[list[tuple[str, dict[str, np.ndarray]]], tuple[str, ...]]:
+        """Feeds with other sizes of every dimension that varies besides rows, and the dimensions PyTorch takes in no other size.
+
+        A branch on a size is gone from the graph, so small sizes and larger ones than the example's are tried too.
+        """
+        found: list[tuple[str, dict[str, np.ndarray]]] = []
         rigid = []
         for dim in dict.fromkeys(d for spec in self.signature.inputs for d in spec.shape[1:] if isinstance(d, str)):
             axes = [(spec.name, axis) for spec in self.signature.inputs for axis, d in enumerate(spec.shape) if d == dim]
-            tensors = other_size(self.original, axes)
-            if tensors is None:
-                rigid.append(dim)
-            else:
-                found[dim] = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in tensors.items()}
+            size = min(self.original.examples[name].shape[axis] for name, axis in axes)
+            tried = [
+                other_size(self.original, axes, (by,))
+                for by in dict.fromkeys((-1, 2 - size, -(size // 2), 1, size))
+                if size + by > 0 and by
+            ]
+            taken = [{name: np.ascontiguousarray(t.numpy()) for name, t in tensors.items()} for tensors in tried if tensors is not None]
+            found.extend((dim, feeds) for feeds in taken)
+            rigid.extend([] if taken else [dim])
         return found, tuple(rigid)
 
 
@@ -164,7 +171,8 @@ def convert_pretrained(source: Pretrained, where: str) -> Conversion:
 
     with tempfile.TemporaryDirectory(prefix="liftgate-") as scratch:
         found = convert(source.folder, Path(scratch) / "model.onnx")
-        graph = load(found.onnx)
+        graph = load(found.onnx, where)
+        ir.external_data.load_to_model(graph)
     signature = with_tables(signature_from_graph(graph, where), graph)
     note = "generated tokens"
     examples = Examples(args=tuple(found.examples.values()), kwargs={}, note=note)
@@ -175,11 +183,17 @@ def convert_pretrained(source: Pretrained, where: str) -> Conversion:
 def _through_torchscript(original: Original, examples: Examples, notes: tuple[str, ...]) -> Conversion:
     from . import torchscript_onnx  # noqa: PLC0415 - torch takes seconds
 
-    bare = _signature_by_running(original)
     args, kwargs = original.calling.arguments([tensor.clone() for tensor in original.examples.values()])
-    graph, how = torchscript_onnx.to_onnx(
-        original.module, args, kwargs, inputs=_dims(bare.inputs), outputs=_dims(bare.outputs), where=original.where
-    )
+    try:
+        bare = _signature_by_running(original)
+        graph, how = torchscript_onnx.to_onnx(
+            original.module, args, kwargs, inputs=_dims(bare.inputs), outputs=_dims(bare.outputs), where=original.where
+        )
+    except InputError:
+        raise
+    except Exception as error:  # the user's forward at another number of rows, and PyTorch's deprecated exporter, raise anything
+        fix = "the model must return the same tensors for any number of rows, of common dtypes"
+        raise InputError(original.where, f"cannot be converted through TorchScript ({_first_line(error)})", fix=fix) from error
     mend_squeezes(graph)
     bags = rewrite_graph(graph)
     return Conversion(

@@ -97,7 +97,7 @@ def take_rows(tensor: torch.Tensor, rows: int) -> torch.Tensor:
     """The first `rows` rows, from the start again when there are fewer."""
     import torch  # noqa: PLC0415 - takes seconds
 
-    return tensor[torch.arange(rows) % len(tensor)].clone()
+    return tensor.detach()[torch.arange(rows) % len(tensor)].clone()
 
 
 def _given(given: object, parameters: Sequence[str], where: str, *, note: str = "the example inputs") -> Examples:

@@ -78,6 +78,9 @@ def _anonymise(model: ir.Model) -> None:
 def save(model: ir.Model, path: Path) -> None:
     """Write `model`; weights above 1 GiB go to a second file beside it."""
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    if size <= _EXTERNAL_ABOVE_BYTES:
+        # What lies in a file beside the source would be missing beside `path`.
+        ir.external_data.load_to_model(model)
     ir.save(model, path, external_data=f"{path.name}.data" if size > _EXTERNAL_ABOVE_BYTES else None)
 
 

@@ -113,15 +113,15 @@ def _part(model: ir.Model, indices: ir.Value, order: dict[ir.Node, int]) -> onnx
             nodes.add(node)
             pending.extend(one for one in node.inputs if one is not None)
         needed.add(value)
-    constants = [value.const_value for value in needed if value.is_initializer() and value.const_value is not None]
-    if any(tensor.size > _MOST_NUMBERS for tensor in constants):
+    constants = {value.name or "": value.const_value for value in needed if value.is_initializer() and value.const_value is not None}
+    if any(tensor.size > _MOST_NUMBERS for tensor in constants.values()):
         raise ValueError("weights on the way to an index")
     graph = onnx.helper.make_graph(
         [ir.to_proto(node) for node in sorted(nodes, key=order.__getitem__)],
         "indices",
         [onnx.helper.make_value_info(value.name or "", onnx.TypeProto()) for value in model.graph.inputs if value in needed],
         [onnx.helper.make_value_info(indices.name or "", onnx.TypeProto())],
-        [onnx.numpy_helper.from_array(tensor.numpy(), tensor.name) for tensor in constants],
+        [onnx.numpy_helper.from_array(tensor.numpy(), name) for name, tensor in constants.items()],
     )
     versions = [onnx.helper.make_opsetid(domain, version) for domain, version in model.graph.opset_imports.items()]
     return onnx.helper.make_model(graph, opset_imports=versions)

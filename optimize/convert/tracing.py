@@ -85,10 +85,12 @@ def original_of(
 
     Inputs are called `names`, or by their paths. Raises InputError when the arguments do not fit the forward, or when it fails on them.
     """
+    import torch  # noqa: PLC0415 - takes seconds
+
     _to_evaluation(module)
     calling = calling_of(examples.args, examples.kwargs, parameters_of(module), where=where)
     calling = msgspec.structs.replace(calling, names=names or calling.names)
-    tensors = [leaf for leaf in _leaves(examples) if hasattr(leaf, "ndim")]
+    tensors = [leaf for leaf in _leaves(examples) if isinstance(leaf, torch.Tensor)]
     if not tensors:
         raise InputError.mismatch(f"{where}: example inputs", expected="tensors", found="none")
     flat = same_rows(dict(zip(calling.names, tensors, strict=True)), where)
@@ -113,7 +115,7 @@ def why_it_fails(original: Original, tensors: Mapping[str, torch.Tensor]) -> str
 
 
 def other_size(original: Original, axes: Sequence[Axis], lengths: Sequence[int] = (-1, 1)) -> dict[str, torch.Tensor] | None:
-    """Examples whose `axes` are one shorter, or one longer, on which the module runs: as many rows as it can; None when it never does."""
+    """Examples whose `axes` are longer or shorter by one of `lengths`, in the rows on which the module runs; None when it never does."""
     for length in lengths:
         resized = {
             name: _resized(tensor, [axis for owner, axis in axes if owner == name], length) for name, tensor in original.examples.items()
@@ -204,7 +206,8 @@ def _export(original: Original, varying: frozenset[Axis], *, strict: bool) -> to
 @contextlib.contextmanager
 def kept_modes(module: torch.nn.Module) -> Iterator[None]:
     """Give every part of `module` back the mode it was in, training or evaluation, when the block ends."""
-    modes = {part: part.training for part in module.modules()}
+    # What torch.jit.freeze made has no mode any more.
+    modes = {part: part.training for part in module.modules() if hasattr(part, "training")}
     try:
         yield
     finally:
@@ -250,12 +253,16 @@ def _may_be_history(original: Original, axes: Sequence[Axis]) -> bool:
 
 
 def _resized(tensor: torch.Tensor, axes: Sequence[int], length: int) -> torch.Tensor:
-    """One entry less at the end of every axis, or the last one twice."""
+    """`length` entries less at the end of every axis, or as many more, the last one again and again."""
     import torch  # noqa: PLC0415 - takes seconds
 
     for axis in axes:
         size = tensor.shape[axis]
-        tensor = tensor.narrow(axis, 0, size - 1) if length < 0 else torch.cat([tensor, tensor.narrow(axis, size - 1, 1)], dim=axis)
+        tensor = (
+            tensor.narrow(axis, 0, size + length)
+            if length < 0
+            else torch.cat([tensor, *[tensor.narrow(axis, size - 1, 1)] * length], dim=axis)
+        )
     return tensor
 
 
