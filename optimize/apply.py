@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,13 +15,15 @@ from ..core.progress import Progress, silent
 from ..core.requests import Requests
 from ..core.signature import Signature
 from ..core.store import Store, check_name
-from ..recipes.recipe import Prune, QuantizeDynamic, QuantizeStatic, Recipe, Step, read_recipe
+from ..recipes.recipe import Recipe, read_recipe
+from ..recipes.steps import Step
 from ..runtime.session import SessionSettings
 from .context import StepContext
 from .export import export
 from .loading import Source, load_source
 from .naming import default_name, names_a_source
 from .samples import from_requests, from_signature
+from .steps import run_step
 
 if TYPE_CHECKING:
     from ..runtime.onnx_session import OnnxSession
@@ -33,27 +35,30 @@ def apply(
     *,
     name: str | None = None,
     requests: Requests | Path | str | None = None,
+    base: ModelArtifact | str | Path | None = None,
     store: Store | Path | str | None = None,
     progress: Progress = silent,
 ) -> ModelArtifact:
     """Apply a recipe (a value, a shipped name, or a .toml path) and write the result as a new artifact called `<model>-<recipe>` or `name`.
 
     `model` is an artifact, a name or digest in the store, or the path of an artifact; anything `export` takes (a model.pt,
-    `train.py:make_model`) is exported first, under its own name. Raises RefusedStep, and writes nothing, when a step cannot be applied
-    or changes nothing; InputError when that name already means another artifact (other weights, or other roles).
+    `train.py:make_model`) is exported first, under its own name. `base` is the version before (v1.0), for steps that need both.
+    Raises RefusedStep, and writes nothing, when a step cannot be applied or changes nothing; InputError when that name already means
+    another artifact (other weights, or other roles).
     """
     target = Store.of(store)
     chosen = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     real = None if requests is None else Requests.load(requests)
+    before = base if base is None or isinstance(base, ModelArtifact) else target.resolve(str(base))
     if name is not None:
         check_name(name)
     with tempfile.TemporaryDirectory(prefix="liftgate-") as scratch:
         parent, original = _parent(model, target, Path(scratch) / "exported", real, progress)
         final_name = check_name(name or f"{parent.manifest.name}-{chosen.name}")
         with target.draft(final_name) as draft:
-            draft.signature, draft.source = parent.manifest.signature, parent.manifest.source
+            draft.source = parent.manifest.source
             draft.parent, draft.recipe = parent.manifest.digest, chosen.label
-            records = _run(chosen, parent, draft.folder, original=original, requests=real, progress=progress)
+            records, draft.signature = _run(chosen, parent, draft.folder, original=original, requests=real, base=before, progress=progress)
             draft.steps = (*parent.manifest.steps, *records)
             draft.opset, draft.parameters = _facts(draft.model_path)
             if original is not None:
@@ -62,9 +67,16 @@ def apply(
 
 
 def _run(
-    recipe: Recipe, parent: ModelArtifact, folder: Path, *, original: Source | None, requests: Requests | None, progress: Progress
-) -> tuple[StepRecord, ...]:
-    """Apply the steps to `parent` one after the other, and leave the last one's files in `folder`."""
+    recipe: Recipe,
+    parent: ModelArtifact,
+    folder: Path,
+    *,
+    original: Source | None,
+    requests: Requests | None,
+    base: ModelArtifact | None,
+    progress: Progress,
+) -> tuple[tuple[StepRecord, ...], Signature]:
+    """Apply the steps to `parent` one after the other, and leave the last one's files in `folder`; gives the last one's signature too."""
     name, signature = parent.manifest.name, parent.manifest.signature
     if requests is not None:
         requests.check(signature)
@@ -83,43 +95,28 @@ def _run(
                 samples=samples,
                 calibrated=requests is not None,
                 original=original if not records else None,
+                requests=requests,
+                base=base,
+                progress=progress,
             )
-            records.append(_checked(step, context))
+            record, signature = _checked(step, context)
+            records.append(record)
             current = target
         progress(f"applying {recipe.label}", len(recipe.steps), len(recipe.steps))
         for file in current.iterdir():
             shutil.move(file, folder / file.name)
-    return tuple(records)
+    return tuple(records), signature
 
 
-def run_step(step: Step, context: StepContext) -> StepRecord:
-    """The one door from a step's type to the function that does it."""
-    match step:
-        case QuantizeDynamic():
-            from .passes.quantize_dynamic import quantize_dynamic  # noqa: PLC0415 - each technique brings its own heavy tools
-
-            return quantize_dynamic(step, context)
-        case QuantizeStatic():
-            from .passes.quantize_static import quantize_static  # noqa: PLC0415
-
-            return quantize_static(step, context)
-        case Prune():
-            from .passes.prune import prune  # noqa: PLC0415
-
-            return prune(step, context)
-        case _:
-            assert_never(step)
-
-
-def _checked(step: Step, context: StepContext) -> StepRecord:
+def _checked(step: Step, context: StepContext) -> tuple[StepRecord, Signature]:
     """Run a step, load what it wrote, and record how the scores and the size moved."""
     from .agreement import change  # noqa: PLC0415 - scipy takes a moment
 
-    record = run_step(step, context)
-    before, after = _session(context.source, context.signature), _session(context.target, context.signature)
+    record, signature = run_step(step, context)
+    before, after = _session(context.source, context.signature), _session(context.target, signature)
     numbers = change(before, after, context.samples, context.signature, context.where)
     sizes = {"size_bytes_before": _bytes(context.source), "size_bytes_after": _bytes(context.target)}
-    return msgspec.structs.replace(record, numbers={**record.numbers, **numbers, **sizes})
+    return msgspec.structs.replace(record, numbers={**record.numbers, **numbers, **sizes}), signature
 
 
 def _parent(

@@ -107,7 +107,8 @@ def quantize(
 ) -> None:
     """Quantize MatMul and Gemm to int8; embedding tables are left alone."""
     from ..core.errors import InputError  # noqa: PLC0415 - msgspec and friends only when something is done
-    from ..recipes.recipe import QuantizeDynamic, QuantizeStatic, Recipe  # noqa: PLC0415
+    from ..recipes.recipe import Recipe  # noqa: PLC0415
+    from ..recipes.steps import QuantizeDynamic, QuantizeStatic  # noqa: PLC0415
 
     if not int8:
         raise InputError.mismatch("optimize quantize", expected="a precision", found="none", fix="add --int8")
@@ -141,7 +142,8 @@ def prune(
     json_path: JsonOption = None,
 ) -> None:
     """Remove the least important hidden units, so that the matrices really become smaller."""
-    from ..recipes.recipe import Prune, Recipe  # noqa: PLC0415
+    from ..recipes.recipe import Recipe  # noqa: PLC0415
+    from ..recipes.steps import Prune  # noqa: PLC0415
 
     step = Prune(keep=keep, multiple_of=multiple_of, exclude=tuple(exclude or ()))
     recipe = Recipe(name=f"prune-{keep:g}", version=1, description="from the command line", steps=(step,))

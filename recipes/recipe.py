@@ -3,62 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 
 import msgspec
 
 from ..core.config import explain, read_toml
 from ..core.errors import InputError, UnknownName
+from .steps import Step
 
 _SHIPPED = Path(__file__).parent / "shipped"
-
-Keep = Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)]
-Multiple = Annotated[int, msgspec.Meta(ge=1, le=256)]
-
-
-class QuantizeDynamic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="quantize_dynamic"):
-    """int8 weights for MatMul and Gemm, activations quantized as they come; embedding tables stay as they are.
-
-    `reduce_range` keeps weights to 7 bits: without it, 8-bit weights times 8-bit activations overflow 16-bit sums on x86 CPUs that lack
-    VNNI (ONNX Runtime, docs/performance/model-optimizations/quantization.md), and nobody knows on which CPU an artifact will run.
-    `exclude` names nodes to leave alone.
-    """
-
-    per_channel: bool = True
-    reduce_range: bool = True
-    exclude: tuple[str, ...] = ()
-
-
-class QuantizeStatic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="quantize_static"):
-    """int8 weights and activations with ranges calibrated on requests, by neural-compressor; needs the PyTorch model.
-
-    `reduce_range` as in QuantizeDynamic. `exclude` names layers (`mlp.4`) to leave in float.
-    """
-
-    observer: Literal["minmax", "kl"] = "minmax"
-    reduce_range: bool = True
-    exclude: tuple[str, ...] = ()
-
-
-class Prune(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="prune"):
-    """Remove the least important hidden units between two linear layers, so that the matrices really become smaller.
-
-    Each hidden layer keeps the share `keep` of its units, rounded up to a multiple of `multiple_of`.
-    """
-
-    keep: Keep
-    multiple_of: Multiple = 8
-    exclude: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        # The annotations only bind what is read from a file.
-        if not 0 < self.keep < 1:
-            raise InputError.mismatch("prune: keep", expected="a share between 0 and 1", found=f"{self.keep:g}", fix="for example 0.7")
-        if not 1 <= self.multiple_of <= 256:
-            raise InputError.mismatch("prune: multiple of", expected="a number from 1 to 256", found=str(self.multiple_of))
-
-
-Step = QuantizeDynamic | QuantizeStatic | Prune
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,17 +12,22 @@ from ..core.artifact import ModelArtifact, ModelRef
 from ..core.errors import InputError
 from ..core.files import sha256_of
 from ..core.signature import Signature
+from .layout import request_inputs, run_rows
 from .session import SessionSettings
 
 
 class OnnxSession:
-    """A model in ONNX Runtime on CPU; `run` may be called from several threads at once."""
+    """A model in ONNX Runtime on CPU; `run` may be called from several threads at once.
+
+    A model in layout `request` also takes the rows of any number of requests, their request inputs repeated, and runs once for each.
+    """
 
     def __init__(self, session: ort.InferenceSession, signature: Signature, ref: ModelRef) -> None:
         self._session = session
         self._signature = signature
         self._ref = ref
         self._outputs = [o.name for o in signature.outputs]
+        self._once = request_inputs(signature)
 
     @classmethod
     def open(cls, artifact: ModelArtifact, settings: SessionSettings) -> OnnxSession:
@@ -51,6 +56,12 @@ class OnnxSession:
         return self._signature
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        for name in self._once:
+            if len(feeds[name]) != 1:
+                return run_rows(self._run, feeds, self._once)
+        return self._run(feeds)
+
+    def _run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(feeds)), strict=True))
 
 

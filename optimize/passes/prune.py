@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ...core.artifact import StepRecord
 from ...core.errors import RefusedStep, UnknownName
-from ...recipes.recipe import Prune
+from ...recipes.steps import Prune
 from ...runtime.onnx_file import load
 from ..context import StepContext
 from ..convert.onnx_graph import save

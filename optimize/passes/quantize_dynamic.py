@@ -11,7 +11,7 @@ from onnxruntime.quantization import quantize_dynamic as ort_quantize_dynamic
 
 from ...core.artifact import StepRecord
 from ...core.errors import RefusedStep, UnknownName
-from ...recipes.recipe import QuantizeDynamic
+from ...recipes.steps import QuantizeDynamic
 from ...runtime.archive import quiet
 from ..context import StepContext
 

@@ -9,7 +9,7 @@ from onnxscript import optimizer
 from ...core.artifact import StepRecord
 from ...core.errors import RefusedStep, UnknownName
 from ...core.signature import Signature
-from ...recipes.recipe import QuantizeStatic
+from ...recipes.steps import QuantizeStatic
 from ...runtime.archive import quiet
 from ...runtime.program import ROWS
 from ..context import StepContext

@@ -11,7 +11,8 @@ from liftgate.core.store import Store
 from liftgate.optimize.agreement import spearman
 from liftgate.optimize.apply import apply
 from liftgate.optimize.export import export
-from liftgate.recipes.recipe import Prune, QuantizeDynamic, QuantizeStatic, Recipe
+from liftgate.recipes.recipe import Recipe
+from liftgate.recipes.steps import Prune, QuantizeDynamic, QuantizeStatic
 
 
 def test_steps_and_parents_are_kept_in_the_lineage(exported: ModelArtifact, store: Store, requests: Requests) -> None:

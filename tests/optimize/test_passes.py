@@ -10,11 +10,10 @@ import onnx.parser
 import onnxruntime as ort
 import pytest
 from liftgate.core.errors import RefusedStep, UnknownName
-from liftgate.core.signature import InputSpec, OutputSpec, Signature
-from liftgate.optimize.apply import run_step
-from liftgate.optimize.context import StepContext
-from liftgate.optimize.samples import Samples
-from liftgate.recipes.recipe import Prune, QuantizeDynamic
+from liftgate.optimize.steps import run_step
+from liftgate.recipes.steps import Prune, QuantizeDynamic
+
+from .step_context import context_of, score, weights
 
 # Four hidden units. Outgoing norms 1, 10, 2, 0.5; incoming norms (with bias) 1, 1, 5 (3, 4), 1.
 MLP = """
@@ -84,37 +83,11 @@ lookup (int64[rows] item) => (float[rows,1] score)
 """
 
 
-def context_of(text: str, folder: Path, pool: dict[str, np.ndarray], *, calibrated: bool = False) -> StepContext:
-    onnx.save(onnx.parser.parse_model(text), folder / "in.onnx")
-    name, array = next(iter(pool.items()))
-    shape = ("rows", *array.shape[1:])
-    signature = Signature(
-        inputs=(InputSpec(name=name, dtype=str(array.dtype), shape=shape, role="candidate"),),
-        outputs=(OutputSpec(name="score", dtype="float32", shape=("rows", 1)),),
-    )
-    return StepContext(
-        where="model",
-        source=folder / "in.onnx",
-        target=folder / "out.onnx",
-        signature=signature,
-        samples=Samples(pool=pool, note="by hand"),
-        calibrated=calibrated,
-    )
-
-
-def weights(path: Path) -> dict[str, np.ndarray]:
-    return {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
-
-
-def score(path: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
-    return np.asarray(ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feeds)[0])
-
-
 X = np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
 
 
 def test_the_two_units_with_the_largest_products_of_norms_stay(tmp_path: Path) -> None:
-    record = run_step(Prune(keep=0.5, multiple_of=1), context_of(MLP, tmp_path, {"x": X}))
+    record, _ = run_step(Prune(keep=0.5, multiple_of=1), context_of(MLP, tmp_path, {"x": X}))
     found = {tuple(a.reshape(-1)) for a in weights(tmp_path / "out.onnx").values()}
     # Importance 1, 10, 10 and 0.5: units 1 and 2 stay.
     assert found == {(0.0, 3.0, 1.0, 4.0), (0.0, 0.0), (10.0, 2.0)}
@@ -143,7 +116,7 @@ def test_gemm_with_transposed_weights_and_silu_is_pruned_too(tmp_path: Path) -> 
 
 
 def test_units_kept_are_rounded_up_to_the_multiple(tmp_path: Path) -> None:
-    record = run_step(Prune(keep=0.3, multiple_of=3), context_of(MLP, tmp_path, {"x": X}))
+    record, _ = run_step(Prune(keep=0.3, multiple_of=3), context_of(MLP, tmp_path, {"x": X}))
     assert record.numbers["units_after"] == 3.0
 
 
@@ -172,7 +145,7 @@ def test_a_weight_shared_with_another_node_stays_whole_there(tmp_path: Path) -> 
 
 def test_int8_weights_leave_the_table_alone_and_name_their_node(tmp_path: Path) -> None:
     items = {"item": np.array([0, 1, 2])}
-    record = run_step(QuantizeDynamic(), context_of(LOOKUP, tmp_path, items))
+    record, _ = run_step(QuantizeDynamic(), context_of(LOOKUP, tmp_path, items))
     after = weights(tmp_path / "out.onnx")
     np.testing.assert_array_equal(after["table"], [[1, 2], [3, 4], [5, 6]])
     [matrix] = [a for a in after.values() if a.dtype == np.int8 and a.shape == (2, 1)]
@@ -199,7 +172,7 @@ def test_an_excluded_node_that_does_not_exist_is_an_error(tmp_path: Path) -> Non
 
 def test_an_excluded_gemm_stays_in_float_although_the_tool_renames_it(tmp_path: Path) -> None:
     named = GEMM_SILU.replace("hidden = Gemm", "[first] hidden = Gemm").replace("score = Gemm", "[second] score = Gemm")
-    record = run_step(QuantizeDynamic(exclude=("first",)), context_of(named, tmp_path, {"x": X}))
+    record, _ = run_step(QuantizeDynamic(exclude=("first",)), context_of(named, tmp_path, {"x": X}))
     assert "1 of 2 MatMul/Gemm in int8 (second)" in record.summary
     assert sum(node.op_type == "MatMulInteger" for node in onnx.load(tmp_path / "out.onnx").graph.node) == 1
 
@@ -224,6 +197,6 @@ def test_nodes_without_a_name_of_their_own_are_told_apart(tmp_path: Path, name: 
     text = UNNAMED
     for tensor in ("hidden", "pairs", "mixed", "score"):
         text = text.replace(f"    {tensor} =", f"    {name}{tensor} =")
-    record = run_step(QuantizeDynamic(), context_of(text, tmp_path, {"x": X}))
+    record, _ = run_step(QuantizeDynamic(), context_of(text, tmp_path, {"x": X}))
     assert f"2 of 4 MatMul/Gemm in int8 ({done})" in record.summary
     assert sum(node.op_type == "MatMulInteger" for node in onnx.load(tmp_path / "out.onnx").graph.node) == 2

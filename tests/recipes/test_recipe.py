@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from liftgate.core.errors import InputError, UnknownName
-from liftgate.recipes.recipe import Prune, QuantizeDynamic, read_recipe, shipped_recipes
+from liftgate.recipes.recipe import read_recipe, shipped_recipes
+from liftgate.recipes.steps import Prune, QuantizeDynamic
 
 HEAD = 'name = "x"\nversion = 1\ndescription = "d"\n'
 

@@ -1,0 +1,39 @@
+"""Rows of several requests for a model whose request inputs come once per request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from ..core.signature import Signature
+
+Feeds = Mapping[str, np.ndarray]
+
+
+def request_inputs(signature: Signature) -> tuple[str, ...]:
+    """Names of the inputs that a model in layout `request` takes once per request; none for one in layout `rows`."""
+    return tuple(spec.name for spec in signature.inputs if spec.role == "request") if signature.layout == "request" else ()
+
+
+def by_request(feeds: Feeds, names: tuple[str, ...]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """The rows that share the values of the inputs `names`: their positions, int64 `[candidates]`, and their feeds in layout `request`."""
+    rows = max(len(array) for array in feeds.values())
+    full = {name: np.ascontiguousarray(np.broadcast_to(feeds[name], (rows, *feeds[name].shape[1:]))) for name in names}
+    keys = np.concatenate([array.reshape(rows, -1).view(np.uint8).reshape(rows, -1) for array in full.values()], axis=1)
+    _, request = np.unique(keys, axis=0, return_inverse=True)
+    for number in range(int(request.max(initial=-1)) + 1):
+        positions = np.flatnonzero(request.reshape(-1) == number)
+        yield positions, {name: full[name][positions[:1]] if name in names else array[positions] for name, array in feeds.items()}
+
+
+def run_rows(run: Callable[[Feeds], dict[str, np.ndarray]], feeds: Feeds, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """What `run`, which takes one request at a time, gives for rows of any number of them, in the order of the rows."""
+    rows = max(len(array) for array in feeds.values())
+    whole: dict[str, np.ndarray] = {}
+    for positions, request in by_request(feeds, names):
+        for name, array in run(request).items():
+            if name not in whole:
+                whole[name] = np.empty((rows, *array.shape[1:]), dtype=array.dtype)
+            whole[name][positions] = array
+    return whole
