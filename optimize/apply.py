@@ -111,12 +111,14 @@ def _run(
 def _checked(step: Step, context: StepContext) -> tuple[StepRecord, Signature]:
     """Run a step, load what it wrote, and record how the scores and the size moved."""
     from .agreement import change  # noqa: PLC0415 - scipy takes a moment
+    from .slower import refuse_slower  # noqa: PLC0415
 
     record, signature = run_step(step, context)
     before, after = _session(context.source, context.signature), _session(context.target, signature)
     numbers = change(before, after, context.samples, context.signature, context.where)
     sizes = {"size_bytes_before": _bytes(context.source), "size_bytes_after": _bytes(context.target)}
-    return msgspec.structs.replace(record, numbers={**record.numbers, **numbers, **sizes}), signature
+    times = refuse_slower(step, before, after, context)
+    return msgspec.structs.replace(record, numbers={**record.numbers, **numbers, **sizes, **times}), signature
 
 
 def _parent(

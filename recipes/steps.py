@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
 from ..core.errors import InputError
 
+# What a step is for: `speed` (one that makes the model slower is refused), `memory`, or `same` (it prepares for other steps).
+Promise = Literal["speed", "memory", "same"]
 Keep = Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)]
 Multiple = Annotated[int, msgspec.Meta(ge=1, le=256)]
 
@@ -20,6 +22,7 @@ class QuantizeDynamic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `exclude` names nodes to leave alone.
     """
 
+    promise: ClassVar[Promise] = "speed"
     per_channel: bool = True
     reduce_range: bool = True
     exclude: tuple[str, ...] = ()
@@ -31,6 +34,7 @@ class QuantizeStatic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     `reduce_range` as in QuantizeDynamic. `exclude` names layers (`mlp.4`) to leave in float.
     """
 
+    promise: ClassVar[Promise] = "speed"
     observer: Literal["minmax", "kl"] = "minmax"
     reduce_range: bool = True
     exclude: tuple[str, ...] = ()
@@ -42,6 +46,7 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Each hidden layer keeps the share `keep` of its units, rounded up to a multiple of `multiple_of`.
     """
 
+    promise: ClassVar[Promise] = "speed"
     keep: Keep
     multiple_of: Multiple = 8
     exclude: tuple[str, ...] = ()
@@ -55,3 +60,9 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 Step = QuantizeDynamic | QuantizeStatic | Prune
+
+
+def promises(step: Step) -> Promise:
+    """What `step` is for, as its class says; `same` for one whose class says nothing."""
+    promise: Promise = getattr(step, "promise", "same")
+    return promise
