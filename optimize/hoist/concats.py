@@ -1,0 +1,187 @@
+"""Moving a Concat of repeated and other values below the operations after it, so that the repetition can go on its way down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from .facts import Shape, is_fixed, is_one, product, usual
+from .labels import Labels, axes_of, labels_of
+from .rewriting import Rewriting, constant_of, is_constant
+
+# Operations that move no numbers, or only so that the next one gets at them: worth it whatever they cost.
+_FREE = frozenset({"Cast", "Identity", "Squeeze", "Unsqueeze", "Transpose"})
+# Elements that need not be computed any more before two small operations are better than a large one.
+_WORTH = 8192
+
+
+class _Pieces:
+    """A Concat whose parts are partly the same for many rows; neighbours of one kind stay together."""
+
+    def __init__(self, node: ir.Node, axis: int, parts: list[list[ir.Value]], widths: list[int]) -> None:
+        self.node, self.axis, self.parts, self.widths = node, axis, parts, widths
+
+    def values(self, work: Rewriting) -> list[ir.Value]:
+        """One value per group."""
+        return [group[0] if len(group) == 1 else work.emit("Concat", group, {"axis": self.axis}) for group in self.parts]
+
+
+def _pieces(value: ir.Value | None, work: Rewriting) -> _Pieces | None:
+    node = value.producer() if value is not None else None
+    shape = work.shape(value)
+    if node is None or node.op_type != "Concat" or node.domain != "" or shape is None:
+        return None
+    axis = node.attributes.get_int("axis", 0) % len(shape)
+    groups: list[list[ir.Value]] = []
+    widths: list[int] = []
+    last: frozenset[int] | None = None
+    for part in node.inputs:
+        size = (work.shape(part) or ())[axis : axis + 1]
+        if part is None or not size or not is_fixed(size[0]):
+            return None
+        found = work.expansion(part)
+        kind = frozenset(found.sizes) - {axis - len(shape)} if found is not None else frozenset()
+        if groups and kind == last:
+            groups[-1].append(part)
+            widths[-1] += size[0][0]
+        else:
+            groups.append([part])
+            widths.append(size[0][0])
+        last = kind
+    return _Pieces(node, axis, groups, widths) if len(groups) > 1 else None
+
+
+def through_operation(node: ir.Node, work: Rewriting) -> bool:
+    """f(concat(a, b)) = concat(f(a), f(b)) where f does not mix the axis and a is repeated while b is not."""
+    carriers = [number for number, value in enumerate(node.inputs) if _pieces(value, work) is not None]
+    labels = labels_of(node, work) if carriers else None
+    if labels is None or len(node.outputs) != 1:
+        return False
+    first = _pieces(node.inputs[carriers[0]], work)
+    if first is None or not labels.inputs[carriers[0]] or not _worth(node, first, work):
+        return False
+    label = labels.inputs[carriers[0]][first.axis]
+    if label is None or label not in labels.outputs[0]:
+        return False
+    columns = [_column(node, number, value, label, labels, first, work) for number, value in enumerate(node.inputs)]
+    if any(column is None for column in columns):
+        return False
+    results = [work.again(node, [column[i] for column in columns if column is not None])[0] for i in range(len(first.parts))]
+    made = work.emit("Concat", results, {"axis": labels.outputs[0].index(label) - len(labels.outputs[0])})
+    work.replace(node.outputs[0], made)
+    return True
+
+
+def _column(
+    node: ir.Node, number: int, value: ir.Value | None, label: object, labels: Labels, first: _Pieces, work: Rewriting
+) -> Sequence[ir.Value | None] | None:
+    """What input `number` is for each group; None where it cannot be cut like the Concat."""
+    count, own = len(first.parts), labels.inputs[number]
+    if value is first.node.outputs[0]:
+        return first.values(work)
+    if value is None or label not in own:
+        return [value] * count
+    axis, shape = own.index(label), work.shape(value)  # type: ignore[arg-type]  # a label that is in the tuple
+    if shape is not None and is_one(shape[axis]):
+        return [value] * count
+    array = constant_of(value)
+    if array is None or node.op_type == "Concat":
+        return None
+    ends = np.cumsum(first.widths)[:-1]
+    return [work.constant(np.ascontiguousarray(part), "part") for part in np.split(array, ends, axis=axis)]
+
+
+def _worth(node: ir.Node, pieces: _Pieces, work: Rewriting) -> bool:
+    if any(value is not pieces.node.outputs[0] and not is_constant(value) for value in node.inputs if value is not None):
+        return False
+    if node.op_type in _FREE:
+        return True
+    saved = 0
+    for group in pieces.parts:
+        found = work.expansion(group[0])
+        if found is not None:
+            saved += sum(_elements(work.shape(part)) for part in group) - sum(_elements_of_base(part, work) for part in group)
+    return saved >= _WORTH
+
+
+def _elements(shape: Shape | None) -> int:
+    return usual(product(shape)) if shape is not None else 0
+
+
+def _elements_of_base(value: ir.Value, work: Rewriting) -> int:
+    found = work.expansion(value)
+    return _elements(work.shape(found.base if found is not None else value))
+
+
+def through_flattening(node: ir.Node, work: Rewriting) -> bool:
+    """A Reshape that merges the axis of a Concat with those after it: the parts are flattened and put side by side."""
+    pieces = _pieces(node.inputs[0], work)
+    before, after = work.shape(node.inputs[0]), work.shape(node.outputs[0])
+    if pieces is None or before is None or after is None or len(after) != pieces.axis + 1 or after[:-1] != before[: pieces.axis]:
+        return False
+    rest = product(before[pieces.axis + 1 :])
+    if not is_fixed(rest) or sum(not is_fixed(size) for size in after[:-1]) > 1:
+        return False
+    lead = [size[0] if is_fixed(size) else -1 for size in after[:-1]]
+    flat = [
+        work.emit("Reshape", [value, work.ints(*lead, width * rest[0])])
+        for value, width in zip(pieces.values(work), pieces.widths, strict=True)
+    ]
+    made = work.emit("Concat", flat, {"axis": -1})
+    work.replace(node.outputs[0], made)
+    return True
+
+
+def sum_over(node: ir.Node, work: Rewriting) -> bool:
+    """The sum along the axis of a Concat is the sum of its parts' sums."""
+    pieces, axes, shape = _pieces(node.inputs[0], work), axes_of(node), work.shape(node.inputs[0])
+    if pieces is None or axes is None or shape is None or [axis % len(shape) for axis in axes] != [pieces.axis]:
+        return False
+    parts = [work.again(node, [value, *node.inputs[1:]])[0] for value in pieces.values(work)]
+    total = parts[0]
+    for part in parts[1:]:
+        total = work.emit("Add", [total, part])
+    work.replace(node.outputs[0], total)
+    return True
+
+
+def slice_of(node: ir.Node, work: Rewriting) -> bool:
+    """A slice of a Concat that lies within one of its parts is a slice of that part, or the part itself."""
+    value = node.inputs[0]
+    concat = value.producer() if value is not None else None
+    shape, cut = work.shape(value), cut_of(node, work)
+    if concat is None or concat.op_type != "Concat" or shape is None or cut is None:
+        return False
+    axis, start, end = cut
+    if axis != concat.attributes.get_int("axis", 0) % len(shape):
+        return False
+    offset = 0
+    for part in concat.inputs:
+        size = (work.shape(part) or ())[axis : axis + 1]
+        if part is None or not size or not is_fixed(size[0]):
+            return False
+        width = size[0][0]
+        if offset <= start and end <= offset + width:
+            inner = [part, work.ints(start - offset), work.ints(end - offset), work.ints(axis)]
+            work.replace(node.outputs[0], part if end - start == width else work.emit("Slice", inner))
+            return True
+        offset += width
+    return False
+
+
+def cut_of(node: ir.Node, work: Rewriting) -> tuple[int, int, int] | None:
+    """Axis, start and end of a Slice with constant bounds along one axis of fixed size, step 1; None for any other."""
+    shape = work.shape(node.inputs[0])
+    starts, ends, axes = (constant_of(value) for value in (*node.inputs[1:4], None, None, None)[:3])
+    steps = constant_of(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else np.ones(1)
+    if shape is None or starts is None or ends is None or axes is None or steps is None:
+        return None
+    if starts.size != 1 or axes.size != 1 or int(steps.reshape(-1)[0]) != 1:
+        return None
+    axis = int(axes.reshape(-1)[0]) % len(shape)
+    if not is_fixed(shape[axis]):
+        return None
+    start, end, _ = slice(int(starts.reshape(-1)[0]), int(ends.reshape(-1)[0])).indices(shape[axis][0])
+    return (axis, start, end) if end > start else None

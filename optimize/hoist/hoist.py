@@ -1,0 +1,78 @@
+"""Computing once per request what is the same for all its candidates: from layout `rows` to layout `request`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import onnx_ir as ir
+
+from ...core.signature import Signature
+from ..cost.dependence import inlined
+from ..rewrites.tidy import tidy
+from . import batched, concats, expands, products, slices
+from .facts import Facts
+from .labels import _RULES
+from .rewriting import Rule, rewrite
+
+_SUMS = ("ReduceSum",)
+RULES: dict[str, Iterable[Rule]] = {
+    **{op: (expands.through_operation, concats.through_operation) for op in _RULES},
+    "MatMul": (expands.through_operation, products.split_product, batched.shared_right, batched.shared_left),
+    "Gemm": (expands.through_operation, products.split_product),
+    "ReduceSum": (expands.through_operation, batched.sum_of_product, concats.sum_over, concats.through_operation),
+    "Gather": (expands.through_operation, slices.gather_of_one),
+    "Slice": (expands.through_operation, concats.slice_of, slices.slice_up, concats.through_operation),
+    "Reshape": (expands.through_reshape, concats.through_flattening),
+    "Shape": (expands.through_shape,),
+    "Expand": (expands.of_expand,),
+    "Tile": (expands.of_tile,),
+    "ConstantOfShape": (expands.of_constant_of_shape,),
+}
+
+
+class Hoisted(msgspec.Struct, frozen=True):
+    """A model in layout `request`, its signature, and how often each rule was applied."""
+
+    model: ir.Model
+    signature: Signature
+    applied: dict[str, int]
+
+
+def hoist(model: ir.Model, signature: Signature) -> Hoisted:
+    """`model`, which is not changed, with request inputs of leading dimension 1."""
+    work = inlined(model).clone()
+    once = msgspec.structs.replace(signature, layout="request")
+    _repeat_inputs(work, signature)
+    applied = rewrite(work, lambda graph: Facts(graph, once), RULES)
+    work.graph.sort()
+    return Hoisted(work, once, applied)
+
+
+def _repeat_inputs(model: ir.Model, signature: Signature) -> None:
+    """Request inputs get leading dimension 1 and are repeated for every candidate right away, which changes nothing else."""
+    graph = model.graph
+    by_name = {value.name: value for value in graph.inputs}
+    candidate = next(by_name[spec.name] for spec in signature.inputs if spec.role == "candidate")
+    rows = ir.Node("", "Shape", [candidate], [ir.AttrInt64("start", 0), ir.AttrInt64("end", 1)], name="hoist.candidates")
+    added = [rows]
+    rows.outputs[0].name = "hoist.candidates"
+    for spec in signature.inputs:
+        if spec.role != "request":
+            continue
+        value = by_name[spec.name]
+        target = rows.outputs[0]
+        if len(spec.shape) > 1:
+            ones = ir.Value(name=f"hoist.ones.{spec.name}", const_value=ir.tensor([1] * (len(spec.shape) - 1), dtype=ir.DataType.INT64))
+            graph.register_initializer(ones)
+            whole = ir.Node("", "Concat", [target, ones], [ir.AttrInt64("axis", 0)], name=f"hoist.shape.{spec.name}")
+            whole.outputs[0].name = f"hoist.shape.{spec.name}"
+            added.append(whole)
+            target = whole.outputs[0]
+        repeat = ir.Node("", "Expand", [value, target], name=f"hoist.repeat.{spec.name}")
+        repeat.outputs[0].name = f"hoist.repeat.{spec.name}"
+        ir.convenience.replace_all_uses_with(value, repeat.outputs[0])
+        repeat.replace_input_with(0, value)
+        value.shape = ir.Shape((1, *spec.shape[1:]))
+        added.append(repeat)
+    graph.insert_before(graph[0], added)
