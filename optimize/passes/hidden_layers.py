@@ -1,4 +1,4 @@
-"""Finding the hidden layers of an ONNX graph: linear, elementwise operations, linear."""
+"""Finding the hidden layers of an ONNX graph: linear nodes, operations that keep units apart, linear nodes."""
 
 from __future__ import annotations
 
@@ -6,188 +6,170 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
-_UNARY = frozenset(
-    {
-        "Relu",
-        "Gelu",
-        "Sigmoid",
-        "Tanh",
-        "LeakyRelu",
-        "Elu",
-        "Selu",
-        "Celu",
-        "Softplus",
-        "Softsign",
-        "HardSigmoid",
-        "HardSwish",
-        "Mish",
-        "Swish",
-        "ThresholdedRelu",
-        "Erf",
-        "Exp",
-        "Log",
-        "Sqrt",
-        "Reciprocal",
-        "Neg",
-        "Abs",
-        "Identity",
-        "Cast",
-        "Clip",
-        "Dropout",
-        "Sign",
-        "Floor",
-        "Ceil",
-        "Round",
-    }
-)
-_BINARY = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "PRelu"})
+from ...core.signature import Signature
+from ..cost.shapes import Tensors
+from ..cost.sizes import sizes_of
+from .linears import Place, inputs_of, is_linear, matrix_of, name_of, outputs_of, replace, set_matrix, take, take_outputs
+from .unit_axis import Span, concatenated, unit_wise
 
 
-class HiddenLayer(msgspec.Struct, kw_only=True):
-    """The units that `source` computes and only `sinks` read, with the elementwise operations between.
+class Sink(msgspec.Struct, frozen=True):
+    """A linear node that reads the units, where they stand in its input."""
 
-    `width` is the number of units, `sink_input` the name of the tensor the first sink reads; `vectors` are the constants with one entry per
-    unit (biases, slopes) on the way, as (node, input position).
+    node: ir.Node
+    span: Span
+
+    @property
+    def reads(self) -> str:
+        """The tensor it reads."""
+        return _name(self.node.inputs[0])
+
+    @property
+    def gives(self) -> str:
+        """The tensor it computes."""
+        return _name(self.node.outputs[0])
+
+
+class HiddenLayer(msgspec.Struct, frozen=True, kw_only=True):
+    """The units that `sources` compute, whose results are added, gated or stacked, and that only `sinks` read.
+
+    Unit j of every source is the same unit. `vectors` are constants with an entry per unit (biases, slopes, a normalization's mean),
+    `shapes` constant shapes that end in the number of units; both with where the units stand in them.
     """
 
     name: str
     width: int
-    source: ir.Node
-    sinks: list[ir.Node]
-    vectors: list[tuple[ir.Node, int]]
-    sink_input: str
+    sources: tuple[ir.Node, ...]
+    sinks: tuple[Sink, ...]
+    vectors: tuple[tuple[Place, Span], ...]
+    shapes: tuple[tuple[Place, Span], ...]
+
+    @property
+    def key(self) -> frozenset[str]:
+        """What the same layer has in common in every copy of the model."""
+        return frozenset(_name(source.outputs[0]) for source in self.sources)
 
     def shrink(self, model: ir.Model, chosen: np.ndarray) -> None:
         """Keep the units `chosen` (sorted indices). Tensors shared with other nodes are copied, never changed."""
-        axis = 0 if _transposed(self.source) else -1
-        _slice(model, self.source, 1, axis, chosen)
-        bias = self.source.inputs[2] if self.source.op_type == "Gemm" and len(self.source.inputs) > 2 else None
-        if bias is not None and _array(bias).size > 1:
-            _slice(model, self.source, 2, -1, chosen)
-        for node, position in self.vectors:
-            _slice(model, node, position, -1, chosen)
+        for source in self.sources:
+            take_outputs(model, source, chosen)
+        for place, span in self.vectors:
+            take(model, place, -1, self.columns(span, chosen))
         for sink in self.sinks:
-            _slice(model, sink, 1, 1 if _transposed(sink) else 0, chosen)
+            set_matrix(model, sink.node, np.take(matrix_of(sink.node), self.columns(sink.span, chosen), axis=-2))
+        for place, span in self.shapes:
+            shape = np.array(place.array)
+            shape[-1] = span.wide - self.width + len(chosen)
+            replace(model, place, shape)
+
+    def columns(self, span: Span, chosen: np.ndarray) -> np.ndarray:
+        """What is left of `span.wide` columns when only the units `chosen` stay: their old positions."""
+        after = np.arange(span.offset + self.width, span.wide)
+        return np.concatenate([np.arange(span.offset), span.offset + chosen, after]).astype(np.int64)
 
 
-def find_hidden_layers(model: ir.Model) -> list[HiddenLayer]:
-    """All hidden layers, in graph order. A layer whose units are read by anything but another linear layer is none."""
-    found = (_layer_from(node, model) for node in model.graph)
-    return [layer for layer in found if layer is not None]
+def find_hidden_layers(model: ir.Model, signature: Signature) -> list[HiddenLayer]:
+    """All hidden layers, in graph order; a layer whose units anything else reads is none.
+
+    `model` has no functions and no Constant nodes (see `prepared`).
+    """
+    sizes = sizes_of(signature)
+    shapes = Tensors(model, {spec.name: sizes.shape(spec, signature) for spec in signature.inputs})
+    found: dict[frozenset[str], HiddenLayer] = {}
+    for node in model.graph:
+        if is_linear(node) and outputs_of(node) > 1:
+            layer = _Walk(model.graph, shapes, outputs_of(node)).layer(node)
+            if layer is not None:
+                found.setdefault(layer.key, layer)
+    return list(found.values())
 
 
-def matrix_of(node: ir.Node, width: int, *, incoming: bool) -> np.ndarray:
-    """Weight of a linear node as float64 `[inputs, outputs]`; for the incoming one a Gemm's bias is one more row."""
-    weight = np.asarray(_array(node.inputs[1]), dtype=np.float64)
-    matrix = weight.T if _transposed(node) else weight
-    if incoming and node.op_type == "Gemm" and len(node.inputs) > 2 and node.inputs[2] is not None:
-        bias = np.broadcast_to(np.asarray(_array(node.inputs[2]), dtype=np.float64).reshape(1, -1), (1, width))
-        return np.concatenate([matrix, bias])
-    return matrix
+class _Walk:
+    """From a linear node's result through everything that carries its units, forwards and backwards."""
 
+    def __init__(self, graph: ir.Graph, shapes: Tensors, width: int) -> None:
+        self._graph, self._shapes, self._width = graph, shapes, width
+        self._spans: dict[ir.Value, Span] = {}
+        self._pending: list[tuple[ir.Value, Span]] = []
+        self._inside: set[ir.Node] = set()
+        self._sources: list[ir.Node] = []
+        self._sinks: list[Sink] = []
+        self._vectors: list[tuple[Place, Span]] = []
+        self._constant_shapes: list[tuple[Place, Span]] = []
 
-def _layer_from(node: ir.Node, model: ir.Model) -> HiddenLayer | None:
-    """Walk from a linear node's output through everything elementwise; None when the walk meets anything else."""
-    if not _is_linear(node):
-        return None
-    width = matrix_of(node, 0, incoming=False).shape[1]
-    region: set[ir.Value] = {node.outputs[0]}
-    inside: set[ir.Node] = set()
-    sinks: list[ir.Node] = []
-    pending = [node.outputs[0]]
-    while pending:
-        value = pending.pop(0)
-        if value.is_graph_output():
+    def layer(self, start: ir.Node) -> HiddenLayer | None:
+        """The layer that `start` is a source of; None when its units are mixed, or read by something that is not linear."""
+        self._pending.append((start.outputs[0], Span(0, self._width)))
+        while self._pending:
+            value, span = self._pending.pop(0)
+            if value in self._spans:
+                if self._spans[value] != span:
+                    return None
+                continue
+            self._spans[value] = span
+            if not (self._made(value, span) and all(self._used(*use, span) for use in value.uses())) or value.is_graph_output():
+                return None
+        nodes = {sink.node for sink in self._sinks}
+        # A node that reads and computes units of one layer would need both its axes cut at once.
+        if not self._sinks or len(nodes) < len(self._sinks) or nodes & set(self._sources):
             return None
-        for user, position in value.uses():
-            if user.graph is not model.graph:
-                return None
-            if _is_linear(user) and position == 0 and matrix_of(user, 0, incoming=False).shape[0] == width:
-                sinks.append(user)
-            elif user.op_type in _UNARY | _BINARY and user.domain == "" and len(user.outputs) == 1:
-                if user not in inside:
-                    inside.add(user)
-                    region.add(user.outputs[0])
-                    pending.append(user.outputs[0])
-            else:
-                return None
-    vectors = _vectors(inside, region, width)
-    if not sinks or vectors is None:
-        return None
-    first = sinks[0].inputs[0]
-    return HiddenLayer(
-        name=_layer_name(node),
-        width=width,
-        source=node,
-        sinks=list(dict.fromkeys(sinks)),
-        vectors=vectors,
-        sink_input=(first.name if first is not None else "") or "",
-    )
+        return HiddenLayer(
+            name=name_of(start),
+            width=self._width,
+            sources=tuple(self._sources),
+            sinks=tuple(self._sinks),
+            vectors=tuple(self._vectors),
+            shapes=tuple(self._constant_shapes),
+        )
+
+    def _made(self, value: ir.Value, span: Span) -> bool:
+        """Look at what computes a value that carries units."""
+        node = value.producer()
+        if node is None or node.graph is not self._graph:
+            return False
+        if node in self._inside:
+            return True
+        if is_linear(node) and span == Span(0, self._width):
+            self._sources.append(node)
+            return True
+        return self._through(node, span)
+
+    def _used(self, node: ir.Node, position: int, span: Span) -> bool:
+        """Look at what reads a value that carries units."""
+        if node.graph is not self._graph:
+            return False
+        if is_linear(node) and position == 0 and inputs_of(node) == span.wide:
+            self._sinks.append(Sink(node, span))
+            return True
+        joined = concatenated(node, position, span, self._shapes)
+        if joined is not None:
+            self._inside.add(node)
+            self._pending.append((node.outputs[0], joined))
+            return True
+        return self._through(node, span) and node.inputs[position] in self._carriers(node, span)
+
+    def _through(self, node: ir.Node, span: Span) -> bool:
+        """Go on behind a node that keeps units apart, and at whatever else carries them into it."""
+        if node in self._inside:
+            return True
+        found = unit_wise(node, span, self._shapes)
+        if found is None:
+            return False
+        self._inside.add(node)
+        self._pending += [(node.outputs[0], span), *((value, span) for value in found.carriers)]
+        self._vectors += [(place, span) for place in found.vectors]
+        self._constant_shapes += [(place, span) for place in found.shapes]
+        return True
+
+    def _carriers(self, node: ir.Node, span: Span) -> tuple[ir.Value, ...]:
+        found = unit_wise(node, span, self._shapes)
+        return () if found is None else found.carriers
 
 
-def _vectors(inside: set[ir.Node], region: set[ir.Value], width: int) -> list[tuple[ir.Node, int]] | None:
-    """Constants with one entry per unit; None when an operation mixes the units with other tensors than those."""
-    vectors = []
-    for node in inside:
-        for position, value in enumerate(node.inputs):
-            if value is None or value in region:
-                continue
-            if value.const_value is None:
-                return None
-            array = _array(value)
-            if array.size == 1:
-                continue
-            if array.shape[-1] != width or array.size != width or node.op_type == "Clip":
-                return None
-            vectors.append((node, position))
-    return vectors
+def shown(layer: HiddenLayer) -> str:
+    """A layer in an error: its name and width."""
+    return f"{layer.name} {layer.width}"
 
 
-def _is_linear(node: ir.Node) -> bool:
-    """A MatMul or Gemm whose second input is a constant matrix."""
-    if node.op_type not in {"MatMul", "Gemm"} or node.domain != "":
-        return False
-    weight = node.inputs[1]
-    if weight is None or weight.const_value is None or len(weight.const_value.shape) != 2:
-        return False
-    if node.op_type == "Gemm":
-        bias = node.inputs[2] if len(node.inputs) > 2 else None
-        constant_bias = bias is None or (bias.const_value is not None and bias.const_value.size in (1, _outputs(node)))
-        return not node.attributes.get_int("transA", 0) and constant_bias
-    return True
-
-
-def _outputs(node: ir.Node) -> int:
-    return int(_array(node.inputs[1]).shape[0 if _transposed(node) else 1])
-
-
-def _transposed(node: ir.Node) -> bool:
-    return node.op_type == "Gemm" and bool(node.attributes.get_int("transB", 0))
-
-
-def _array(value: ir.Value | None) -> np.ndarray:
-    if value is None or value.const_value is None:
-        raise AssertionError("only constants are asked for their values")
-    return value.const_value.numpy()
-
-
-def _slice(model: ir.Model, node: ir.Node, position: int, axis: int, chosen: np.ndarray) -> None:
-    old = node.inputs[position]
-    array = np.ascontiguousarray(np.take(_array(old), chosen, axis=axis))
-    base = f"{old.name if old is not None else ''}_kept"
-    name, count = base, 1
-    while name in model.graph.initializers:
-        count += 1
-        name = f"{base}_{count}"
-    new = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    new.dtype, new.shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
-    model.graph.register_initializer(new)
-    node.replace_input_with(position, new)
-
-
-def _layer_name(node: ir.Node) -> str:
-    """The module's name where the weight still carries it (`mlp.0` of `mlp.0.weight`), else the node's."""
-    weight = (node.inputs[1].name if node.inputs[1] is not None else "") or ""
-    for suffix in ("_kept", ".weight"):
-        weight = weight.removesuffix(suffix)
-    return weight if "." in weight or not weight.startswith("val_") else node.name or weight
+def _name(value: ir.Value | None) -> str:
+    return (value.name if value is not None else "") or ""

@@ -1,28 +1,102 @@
-"""What flows through a model on real rows."""
+"""What flows through a model on calibration requests, request by request."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+import msgspec
 import numpy as np
-import onnx
-import onnxruntime as ort
+import onnx_ir as ir
 
 from ...runtime.session import SessionSettings
 from ..context import StepContext
+from ..convert.onnx_graph import save
+from .least_squares import Moments
+from .linears import inputs_of, is_linear, matrix_of, offset_of, outputs_of
+
+# Sums over rows settle long before this many; a request of a sequence model alone has thousands.
+REQUESTS = 1024
+ROWS_PER_REQUEST = 256
+_HELD_OUT = 4
 
 
-def mean_magnitudes(context: StepContext, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Mean |value| of these tensors over all rows of the context's samples: float64, one entry per last-axis element."""
+class Learned(msgspec.Struct):
+    """Sums for one linear node (one matrix of it, where it has a batch of them): from rows to fit on, and from others to judge by."""
+
+    fit: Moments
+    held_out: Moments
+
+    @property
+    def both(self) -> Moments:
+        return self.fit.plus(self.held_out)
+
+
+def learn(before: ir.Model, now: ir.Model, names: Sequence[str], context: StepContext) -> dict[str, list[Learned]]:
+    """Sums for the linear nodes that compute the tensors `names`, one per matrix of each.
+
+    Inputs are what the node reads in `now`, outputs what the node of the same name gives in `before`, without the bias it adds itself: so
+    that a fit also makes up for what was changed upstream. Every fourth request is held out; of a request with many rows
+    (those of a history for each candidate) evenly spaced ones are taken.
+    """
+    old, new = _by_output(before, names), _by_output(now, names)
+    reads = {name: _name(new[name].inputs[0]) for name in names}
+    offsets = {name: offset_of(old[name]) for name in names}
+    found: dict[str, list[Learned]] = {}
+    for name in names:
+        shape = matrix_of(new[name]).shape
+        size = (inputs_of(new[name]), outputs_of(new[name]))
+        copies = shape[0] if len(shape) == 3 else 1
+        found[name] = [Learned(Moments.empty(*size), Moments.empty(*size)) for _ in range(copies)]
+    targets = watch(before, list(names), context)
+    inputs = watch(now, list(reads.values()), context)
+    for number, (wanted, seen) in enumerate(zip(targets, inputs, strict=True)):
+        for name in names:
+            batch = found[name]
+            for place, learned in enumerate(batch):
+                x = _rows(seen[reads[name]], place, len(batch), wanted[name])
+                y = _rows(wanted[name], place, len(batch), wanted[name])
+                step = max(1, len(x) // ROWS_PER_REQUEST)
+                part = learned.held_out if number % _HELD_OUT == _HELD_OUT - 1 else learned.fit
+                part.add(x[::step], y[::step] - offsets[name])
+    return found
+
+
+def watch(model: ir.Model, names: Sequence[str], context: StepContext) -> Iterator[dict[str, np.ndarray]]:
+    """The inputs and the tensors `names` of a model for every calibration request, in the signature's layout.
+
+    Work that they do not need is not done.
+    """
+    import onnxruntime as ort  # noqa: PLC0415 - takes a second
+
     from ...runtime.onnx_session import session_options  # noqa: PLC0415 - the same options as a session
 
-    model = onnx.load(context.source)
-    already = {output.name for output in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in already)
-    session = ort.InferenceSession(model.SerializeToString(), session_options(SessionSettings()), providers=["CPUExecutionProvider"])
     wanted = list(dict.fromkeys(names))
-    values = session.run(wanted, context.samples.rows(context.samples.size))
-    return {
-        name: np.abs(np.asarray(value, dtype=np.float64)).reshape(-1, value.shape[-1]).mean(axis=0)
-        for name, value in zip(wanted, values, strict=True)
-    }
+    copy = model.clone()
+    values = {value.name: value for node in copy.graph for value in node.outputs}
+    computed = [name for name in wanted if name in values]
+    copy.graph.outputs[:] = [values[name] for name in computed]
+    with tempfile.TemporaryDirectory(prefix="liftgate-") as folder:
+        path = Path(folder) / "watched.onnx"
+        save(copy, path)
+        session = ort.InferenceSession(path, session_options(SessionSettings()), providers=["CPUExecutionProvider"])
+    for feeds in context.feeds(REQUESTS):
+        yield {**feeds, **dict(zip(computed, session.run(computed, feeds), strict=True))}
+
+
+def _rows(array: np.ndarray, place: int, copies: int, result: np.ndarray) -> np.ndarray:
+    """An array as rows `[rows, columns]`; of a batch of matrices those that the one at `place` reads or gives."""
+    if copies > 1:
+        lead = np.broadcast_shapes(array.shape[:-2], result.shape[:-2])
+        array = np.broadcast_to(array, (*lead, *array.shape[-2:]))[..., place, :, :]
+    return array.reshape(-1, array.shape[-1])
+
+
+def _by_output(model: ir.Model, names: Sequence[str]) -> dict[str, ir.Node]:
+    found = {value.name: node for node in model.graph if is_linear(node) for value in node.outputs}
+    return {name: found[name] for name in names}
+
+
+def _name(value: ir.Value | None) -> str:
+    return (value.name if value is not None else "") or ""
