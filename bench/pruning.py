@@ -36,7 +36,7 @@ from ..runtime.session import SessionSettings, open_session
 CANDIDATES = 256
 SEED = 0
 KEEPS = (0.75, 0.5, 0.35, 0.25)
-ERRORS = (0.02, 0.05, 0.1)
+ERRORS = (0.005, 0.01, 0.02, 0.05)
 _SETTINGS = TrainingSettings(epochs=2, learning_rate=2e-3)
 
 

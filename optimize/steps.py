@@ -6,7 +6,21 @@ from typing import assert_never
 
 from ..core.artifact import StepRecord
 from ..core.signature import Signature
-from ..recipes.steps import Prune, QuantizeDynamic, QuantizeStatic, Step
+from ..recipes.steps import (
+    Fuse,
+    LowRank,
+    Precompute,
+    Prune,
+    PruneHeads,
+    QuantizeDynamic,
+    QuantizeStatic,
+    QuantizeWeights,
+    SmoothActivations,
+    Sparsify,
+    Step,
+    ToHalf,
+    TuneStatic,
+)
 from .context import StepContext
 
 
@@ -26,9 +40,45 @@ def run_step(step: Step, context: StepContext) -> tuple[StepRecord, Signature]:
             from .passes.quantize_static import quantize_static
 
             return quantize_static(step, context), same
+        case TuneStatic():
+            from .passes.tune_static import tune_static
+
+            return tune_static(step, context), same
+        case QuantizeWeights():
+            from .passes.quantize_weights import quantize_weights
+
+            return quantize_weights(step, context), same
+        case SmoothActivations():
+            from .passes.smooth_activations import smooth_activations
+
+            return smooth_activations(step, context), same
+        case ToHalf():
+            from .passes.to_half import to_half
+
+            return to_half(step, context), same
         case Prune():
             from .passes.prune import prune
 
             return prune(step, context), same
+        case Fuse():
+            from .passes.fuse import fuse
+
+            return fuse(step, context), same
+        case LowRank():
+            from .passes.low_rank import low_rank
+
+            return low_rank(step, context), same
+        case PruneHeads():
+            from .passes.prune_heads import prune_heads
+
+            return prune_heads(step, context), same
+        case Sparsify():
+            from .passes.sparsify import sparsify
+
+            return sparsify(step, context), same
+        case Precompute():
+            from .passes.precompute import precompute
+
+            return precompute(step, context), same
         case _:
             assert_never(step)

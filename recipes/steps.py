@@ -116,6 +116,22 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise InputError.mismatch("prune: multiple of", expected="a number from 1 to 256", found=str(self.multiple_of))
 
 
+class Fuse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="fuse"):
+    """Exact clean-ups of the graph: fewer nodes for the same numbers, within the rounding of float32."""
+
+    promise: ClassVar[Promise] = "speed"
+
+
+class Precompute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="precompute"):
+    """What depends on one id alone is computed for all ids once and looked up; exact within the rounding of float32.
+
+    New tables take at most `max_mib` together.
+    """
+
+    promise: ClassVar[Promise] = "speed"
+    max_mib: Annotated[float, msgspec.Meta(gt=0.0)] = 64.0
+
+
 def _one_of(kind: str, **shares: float | None) -> None:
     """Raise InputError unless exactly one of these settings is given, and is a share between 0 and 1."""
     given = {name.replace("_", " "): value for name, value in shares.items() if value is not None}
@@ -128,7 +144,64 @@ def _one_of(kind: str, **shares: float | None) -> None:
             raise InputError.mismatch(f"{kind}: {name}", expected="a share between 0 and 1", found=f"{value:g}", fix="for example 0.7")
 
 
-Step = QuantizeDynamic | QuantizeStatic | TuneStatic | QuantizeWeights | SmoothActivations | ToHalf | Prune
+class LowRank(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="low_rank"):
+    """Replace a weight by the product of two thin ones, where that is less work.
+
+    Each layer takes the smallest rank, a multiple of `multiple_of`, that leaves it within `max_error` of what it gave before, on requests
+    that nothing was fitted on. `exclude` names layers to leave whole.
+    """
+
+    promise: ClassVar[Promise] = "speed"
+    max_error: RelativeError
+    multiple_of: Multiple = 8
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _one_of("low_rank", max_error=self.max_error)
+
+
+class PruneHeads(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="prune_heads"):
+    """Remove the attention heads that are missed least, with their queries, keys and values, and fit the projection behind them anew.
+
+    Each attention keeps the share `keep` of its heads, rounded up. `exclude` names projections behind attentions to leave alone.
+    """
+
+    promise: ClassVar[Promise] = "speed"
+    keep: Keep
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _one_of("prune_heads", keep=self.keep)
+
+
+class Sparsify(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="sparsify"):
+    """Set the share `share` of each linear layer's weights to zero, those that matter least; ONNX Runtime is not faster for it.
+
+    It multiplies by zeros like by any other number, so this prepares for another runtime, or for a smaller compressed file.
+    """
+
+    promise: ClassVar[Promise] = "same"
+    share: Keep
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _one_of("sparsify", share=self.share)
+
+
+Step = (
+    QuantizeDynamic
+    | QuantizeStatic
+    | TuneStatic
+    | QuantizeWeights
+    | SmoothActivations
+    | ToHalf
+    | Prune
+    | Fuse
+    | Precompute
+    | LowRank
+    | PruneHeads
+    | Sparsify
+)
 
 
 def promises(step: Step) -> Promise:

@@ -13,7 +13,7 @@ _TINY = 1e-30
 
 
 class Moments(msgspec.Struct):
-    """Sums over rows of a layer's inputs x `[inputs]`, with a 1 appended, and of what it should give, y `[outputs]`; they add.
+    """Weighted sums over rows of a layer's inputs x `[inputs]`, with a 1 appended, and of what it should give, y `[outputs]`; they add.
 
     `gram` is float64 `[inputs + 1, inputs + 1]`, the sum of x x'; `cross` `[inputs + 1, outputs]`, of x y'; `square` `[outputs]`, of y^2.
     `distinct` counts rows that are not copies of one another within a request.
@@ -29,10 +29,11 @@ class Moments(msgspec.Struct):
     def empty(cls, inputs: int, outputs: int) -> Moments:
         return cls(gram=np.zeros((inputs + 1, inputs + 1)), cross=np.zeros((inputs + 1, outputs)), square=np.zeros(outputs))
 
-    def add(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Count rows in: `x` `[rows, inputs]`, `y` `[rows, outputs]`."""
-        wide = np.concatenate([x, np.ones((len(x), 1))], axis=1).astype(np.float64)
-        target = y.astype(np.float64)
+    def add(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None) -> None:
+        """Count rows in: `x` `[rows, inputs]`, `y` `[rows, outputs]`, `weight` `[rows]`, 1 each without."""
+        root = np.ones((len(x), 1)) if weight is None else np.sqrt(weight)[:, None]
+        wide = np.concatenate([x, np.ones((len(x), 1))], axis=1).astype(np.float64) * root
+        target = y.astype(np.float64) * root
         self.gram += wide.T @ wide
         self.cross += wide.T @ target
         self.square += (target**2).sum(axis=0)
@@ -49,10 +50,14 @@ class Moments(msgspec.Struct):
         )
 
     @property
+    def total(self) -> float:
+        """The sum of the rows' weights, never quite 0."""
+        return max(float(self.gram[-1, -1]), _TINY)
+
+    @property
     def variance(self) -> float:
         """Sum over outputs of the squared distance of y from its mean, never quite 0."""
-        rows = max(self.rows, 1)
-        return max(float((self.square - self.cross[-1] ** 2 / rows).sum()), _TINY)
+        return max(float((self.square - self.cross[-1] ** 2 / self.total).sum()), _TINY)
 
     def error(self, weights: np.ndarray, columns: np.ndarray) -> float:
         """Relative output error: the root of the squared difference of y and the inputs `columns` times `weights`, over y's variance.
@@ -148,7 +153,7 @@ class _State:
         self._inverse[columns, columns] = 1.0
 
 
-def factors(moments: Moments, weights: np.ndarray, *, bias: bool, ridge: float = RIDGE) -> LowRank:
+def factors(moments: Moments, weights: np.ndarray, *, bias: bool, ridge: float = RIDGE) -> Factors:
     """The layer's weights, fitted anew, as a product of two matrices that loses least of the output on these rows.
 
     The singular values are those of S W with S'S the inputs' Gram matrix, so that directions which the rows never take cost nothing
@@ -156,16 +161,15 @@ def factors(moments: Moments, weights: np.ndarray, *, bias: bool, ridge: float =
     """
     columns = np.arange(len(moments.gram) - 1)
     fitted = refit(moments, columns, weights, bias=bias, ridge=ridge)
-    rows = max(moments.rows, 1)
-    mean = moments.gram[-1, :-1] / rows if bias else np.zeros(len(columns))
-    gram = moments.gram[:-1, :-1] - rows * np.outer(mean, mean)
+    mean = moments.gram[-1, :-1] / moments.total if bias else np.zeros(len(columns))
+    gram = moments.gram[:-1, :-1] - moments.total * np.outer(mean, mean)
     root = np.linalg.cholesky(gram + np.diag(_penalty(gram, ridge, bias=False))).T
     left, singular, right = np.linalg.svd(root @ fitted[:-1], full_matrices=False)
     scale = np.sqrt(singular)
-    return LowRank(first=np.linalg.solve(root, left * scale), second=scale[:, None] * right, fitted=fitted, mean=mean)
+    return Factors(first=np.linalg.solve(root, left * scale), second=scale[:, None] * right, fitted=fitted, mean=mean)
 
 
-class LowRank(msgspec.Struct, frozen=True):
+class Factors(msgspec.Struct, frozen=True):
     """All factors of a layer, the most important first: `first` `[inputs, n]`, `second` `[n, outputs]`.
 
     The last row of `fitted` `[inputs + 1, outputs]` is the bias; `mean` `[inputs]` is that of the rows.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,8 @@ from ..cost.dependence import inlined
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16}
 # How many Adds after a product are searched for the one that holds its bias.
 _HOPS = 4
+# What `replace` adds to a constant's name.
+_KEPT = re.compile(r"_kept(_\d+)?$")
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -133,7 +136,7 @@ def replace(model: ir.Model, place: Place, array: np.ndarray) -> None:
     if old is None:
         raise AssertionError("only constants are replaced")
     kept = np.ascontiguousarray(array.astype(array_of(old).dtype))
-    value = constant(model, f"{(old.name or 'weight').removesuffix('_kept')}_kept", kept)
+    value = constant(model, f"{_KEPT.sub('', old.name or 'weight')}_kept", kept)
     place.node.replace_input_with(place.position, value)
 
 
@@ -180,7 +183,7 @@ def weights_of(model: ir.Model) -> float:
 
 
 def _module(value: ir.Value | None) -> str:
-    name = ((value.name if value is not None else "") or "").removesuffix("_kept")
+    name = _KEPT.sub("", (value.name if value is not None else "") or "")
     return name.removesuffix(".weight").removesuffix(".bias")
 
 

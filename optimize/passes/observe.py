@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
+from ...core.errors import RefusedStep
 from ...runtime.session import SessionSettings
 from ..context import StepContext
 from ..convert.onnx_graph import save
@@ -20,6 +21,7 @@ from .linears import inputs_of, is_linear, matrix_of, offset_of, outputs_of
 REQUESTS = 1024
 ROWS_PER_REQUEST = 256
 _HELD_OUT = 4
+_RANK_SCALE = 3
 
 
 class Learned(msgspec.Struct):
@@ -37,8 +39,9 @@ def learn(before: ir.Model, now: ir.Model, names: Sequence[str], context: StepCo
     """Sums for the linear nodes that compute the tensors `names`, one per matrix of each.
 
     Inputs are what the node reads in `now`, outputs what the node of the same name gives in `before`, without the bias it adds itself: so
-    that a fit also makes up for what was changed upstream. Every fourth request is held out; of a request with many rows
-    (those of a history for each candidate) evenly spaced ones are taken.
+    that a fit also makes up for what was changed upstream. A candidate counts by how high `before` ranks it, `1 / (1 + rank / 3)`:
+    what users see is the top. Every fourth request is held out; of a request with many rows (those of a history for each candidate)
+    evenly spaced ones are taken. Raises RefusedStep where a tensor holds NaN or infinity.
     """
     old, new = _by_output(before, names), _by_output(now, names)
     reads = {name: _name(new[name].inputs[0]) for name in names}
@@ -49,9 +52,11 @@ def learn(before: ir.Model, now: ir.Model, names: Sequence[str], context: StepCo
         size = (inputs_of(new[name]), outputs_of(new[name]))
         copies = shape[0] if len(shape) == 3 else 1
         found[name] = [Learned(Moments.empty(*size), Moments.empty(*size)) for _ in range(copies)]
-    targets = watch(before, list(names), context)
+    score = context.signature.score
+    targets = watch(before, [*names, *([] if score is None else [score.output])], context)
     inputs = watch(now, list(reads.values()), context)
     for number, (wanted, seen) in enumerate(zip(targets, inputs, strict=True)):
+        weights = None if score is None else _by_rank(context.signature.scores(wanted, where=context.where))
         for name in names:
             batch = found[name]
             for place, learned in enumerate(batch):
@@ -59,7 +64,11 @@ def learn(before: ir.Model, now: ir.Model, names: Sequence[str], context: StepCo
                 y = _rows(wanted[name], place, len(batch), wanted[name])
                 step = max(1, len(x) // ROWS_PER_REQUEST)
                 part = learned.held_out if number % _HELD_OUT == _HELD_OUT - 1 else learned.fit
-                part.add(x[::step], y[::step] - offsets[name])
+                weight = None
+                if weights is not None and len(weights) and len(seen[reads[name]]) == len(weights):
+                    weight = np.repeat(weights, len(x) // len(weights))[::step]
+                part.add(x[::step], y[::step] - offsets[name], weight)
+    _require_finite(found, context.where)
     return found
 
 
@@ -83,6 +92,19 @@ def watch(model: ir.Model, names: Sequence[str], context: StepContext) -> Iterat
         session = ort.InferenceSession(path, session_options(SessionSettings()), providers=["CPUExecutionProvider"])
     for feeds in context.feeds(REQUESTS):
         yield {**feeds, **dict(zip(computed, session.run(computed, feeds), strict=True))}
+
+
+def _by_rank(scores: np.ndarray) -> np.ndarray:
+    """Weights float64 `[candidates]` with a mean of 1: a third as much at the seventh place as at the first."""
+    weights = np.empty(len(scores))
+    weights[np.argsort(-scores, kind="stable")] = 1 / (1 + np.arange(len(scores)) / _RANK_SCALE)
+    return weights / weights.mean() if len(weights) else weights
+
+
+def _require_finite(found: dict[str, list[Learned]], where: str) -> None:
+    for name, batch in found.items():
+        if not all(np.isfinite(one.both.gram).all() and np.isfinite(one.both.square).all() for one in batch):
+            raise RefusedStep(where, f"'{name}' computes or reads NaN or infinity on calibration requests", fix="exclude its layer")
 
 
 def _rows(array: np.ndarray, place: int, copies: int, result: np.ndarray) -> np.ndarray:

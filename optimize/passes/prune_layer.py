@@ -120,7 +120,7 @@ class Units:
         for reader in self._readers:
             columns = reader.sink.span.offset + np.arange(self._layer.width)
             both = reader.learned.both
-            total += np.diag(both.gram)[columns] / max(both.rows, 1) * (reader.weights[columns] ** 2).sum(axis=1)
+            total += np.diag(both.gram)[columns] / both.total * (reader.weights[columns] ** 2).sum(axis=1)
         # Of equal ones the later unit goes first, so that the same input gives the same model.
         return np.argsort(-total, kind="stable")[::-1]
 
