@@ -11,6 +11,7 @@ import msgspec
 
 from .errors import InputError
 from .files import sha256_of
+from .session_defaults import SessionDefaults
 from .signature import Signature, stated
 
 MODEL_FILE = "model.onnx"
@@ -39,7 +40,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `digest` is that of `content_digest`, so equal models made in the same way have equal digests whatever they are called. `parent` is
     the digest of the artifact this one was made from, None for an export. `warnings` say what
-    a user should know although every check passed.
+    a user should know although every check passed. `session` is how the model wants to be run, None where no recipe said anything.
     """
 
     schema_version: Literal[1] = 1
@@ -56,10 +57,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tools: dict[str, str]
     checks: tuple[Check, ...] = ()
     warnings: tuple[str, ...] = ()
+    session: SessionDefaults | None = None
 
     def expected_digest(self) -> str:
         """The digest that everything else in this manifest amounts to."""
-        return content_digest(self.signature, self.files, parent=self.parent, recipe=self.recipe, steps=self.steps)
+        return content_digest(self.signature, self.files, parent=self.parent, recipe=self.recipe, steps=self.steps, session=self.session)
 
 
 class ModelRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,17 +91,27 @@ class ModelArtifact(msgspec.Struct, frozen=True, kw_only=True):
 
     def ref(self) -> ModelRef:
         steps = tuple(f"{s.kind}: {s.summary}" for s in self.manifest.steps)
-        return ModelRef(
-            name=self.manifest.name, digest=self.manifest.digest, runtime="onnxruntime", size_bytes=self.size_bytes, lineage=steps
-        )
+        runtime = "onnxruntime" if self.manifest.session is None else self.manifest.session.runtime
+        return ModelRef(name=self.manifest.name, digest=self.manifest.digest, runtime=runtime, size_bytes=self.size_bytes, lineage=steps)
 
 
 def content_digest(
-    signature: Signature, files: Mapping[str, str], *, parent: str | None, recipe: str | None, steps: tuple[StepRecord, ...]
+    signature: Signature,
+    files: Mapping[str, str],
+    *,
+    parent: str | None,
+    recipe: str | None,
+    steps: tuple[StepRecord, ...],
+    session: SessionDefaults | None = None,
 ) -> str:
-    """Hex sha256 over the signature, the sha256 of every file, and the lineage (parent, recipe and the steps' settings)."""
+    """Hex sha256 over the signature, the sha256 of every file, how to run it, and the lineage (parent, recipe and the steps' settings).
+
+    A session that says nothing is left out, so that digests from before there was one hold.
+    """
     settings = [[step.kind, step.settings] for step in steps]
-    body = {"files": dict(files), "signature": stated(signature), "parent": parent, "recipe": recipe, "steps": settings}
+    body: dict[str, object] = {"files": dict(files), "signature": stated(signature), "parent": parent, "recipe": recipe, "steps": settings}
+    if session is not None:
+        body["session"] = session
     return hashlib.sha256(msgspec.json.encode(body, order="sorted")).hexdigest()
 
 

@@ -15,6 +15,7 @@ from .artifact import MANIFEST_FILE, MODEL_FILE, Check, Manifest, ModelArtifact,
 from .errors import InputError, UnknownName
 from .files import new_folder, sha256_of, write_atomically
 from .machine import tool_versions
+from .session_defaults import SessionDefaults
 from .signature import Signature
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
@@ -34,6 +35,7 @@ class Draft(msgspec.Struct, kw_only=True):
     parameters: int = 0
     checks: tuple[Check, ...] = ()
     warnings: tuple[str, ...] = ()
+    session: SessionDefaults | None = None
 
     @property
     def model_path(self) -> Path:
@@ -99,7 +101,7 @@ class Store:
         if draft.signature is None or not draft.model_path.is_file():
             raise AssertionError("a draft needs a signature and a model file before it is committed")
         files = {p.name: sha256_of(p) for p in sorted(draft.folder.iterdir())}
-        digest = content_digest(draft.signature, files, parent=draft.parent, recipe=draft.recipe, steps=draft.steps)
+        digest = content_digest(draft.signature, files, parent=draft.parent, recipe=draft.recipe, steps=draft.steps, session=draft.session)
         manifest = Manifest(
             name=draft.name,
             digest=digest,
@@ -114,6 +116,7 @@ class Store:
             tools=tool_versions(),
             checks=draft.checks,
             warnings=draft.warnings,
+            session=draft.session,
         )
         write_atomically(draft.folder / MANIFEST_FILE, msgspec.json.format(msgspec.json.encode(manifest), indent=2))
         target = self.root / "objects" / digest
@@ -123,6 +126,18 @@ class Store:
             draft.folder.rename(target)
         self._point(draft.name, target)
         return self.resolve(draft.name)
+
+    def adopt(self, artifact: ModelArtifact, name: str) -> ModelArtifact:
+        """Write an artifact from elsewhere into this store as it is, under `name`; its digest stays."""
+        manifest = artifact.manifest
+        with self.draft(name) as draft:
+            for file in manifest.files:
+                shutil.copyfile(artifact.path / file, draft.folder / file)
+            draft.signature, draft.source, draft.session = manifest.signature, manifest.source, manifest.session
+            draft.parent, draft.recipe, draft.steps = manifest.parent, manifest.recipe, manifest.steps
+            draft.checks, draft.warnings = manifest.checks, manifest.warnings
+            draft.opset, draft.parameters = manifest.opset, manifest.parameters
+            return self.commit(draft)
 
     def _point(self, name: str, target: Path) -> None:
         folder = self.root / "models"

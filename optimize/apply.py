@@ -60,6 +60,7 @@ def apply(
             draft.parent, draft.recipe = parent.manifest.digest, chosen.label
             records, draft.signature = _run(chosen, parent, draft.folder, original=original, requests=real, base=before, progress=progress)
             draft.steps = (*parent.manifest.steps, *records)
+            draft.session = chosen.session or parent.manifest.session
             draft.opset, draft.parameters = _facts(draft.model_path)
             if original is not None:
                 _keep(parent, target)
@@ -103,7 +104,10 @@ def _run(
             records.append(record)
             current = target
         progress(f"applying {recipe.label}", len(recipe.steps), len(recipe.steps))
-        for file in current.iterdir():
+        if not records:  # only a [session]: the parent keeps its files
+            for file_name in parent.manifest.files:
+                shutil.copyfile(current / file_name, folder / file_name)
+        for file in current.iterdir() if records else ():
             shutil.move(file, folder / file.name)
     return tuple(records), signature
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -9,18 +10,20 @@ import msgspec
 
 from ..core.config import explain, read_toml
 from ..core.errors import InputError, UnknownName
+from ..core.session_defaults import SessionDefaults
 from .steps import Step
 
 _SHIPPED = Path(__file__).parent / "shipped"
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Steps to apply in order; `name@version` is what a manifest says made the artifact."""
+    """Steps to apply in order, and how to run the result (one of both may be missing); `name@version` is what a manifest says made it."""
 
     name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._+-]{0,60}$")]
     version: Annotated[int, msgspec.Meta(ge=1)]
     description: str
-    steps: Annotated[tuple[Step, ...], msgspec.Meta(min_length=1)]
+    steps: tuple[Step, ...] = ()
+    session: SessionDefaults | None = None
 
     @property
     def label(self) -> str:
@@ -33,7 +36,8 @@ class _Written(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     name: str
     version: int
     description: str
-    steps: tuple[dict[str, object], ...]
+    steps: tuple[dict[str, object], ...] = ()
+    session: SessionDefaults | None = None
 
 
 _KINDS: dict[str, type[Step]] = {str(kind.__struct_config__.tag): kind for kind in get_args(Step)}
@@ -74,7 +78,27 @@ def _read(path: Path) -> Recipe:
         msgspec.convert({**body, "steps": written.steps}, Recipe)
     except msgspec.ValidationError as error:
         raise explain(str(error), Recipe, where) from None
-    return Recipe(**body, steps=steps)  # type: ignore[arg-type]  # converted above
+    if not steps and written.session is None:
+        raise InputError.mismatch(f"{where}: steps", expected="a step (length >= 1), or a [session]", found="neither")
+    return Recipe(**body, steps=steps, session=written.session)  # type: ignore[arg-type]  # converted above
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """`recipe` as TOML that `read_recipe` reads back to an equal value."""
+    lines = [f"{key} = {_literal(value)}" for key, value in (("name", recipe.name), ("version", recipe.version))]
+    lines.append(f"description = {_literal(recipe.description)}")
+    for step in recipe.steps:
+        plain = msgspec.to_builtins(step)
+        lines += ["", "[[steps]]", *(f"{key} = {_literal(value)}" for key, value in plain.items() if value is not None)]
+    if recipe.session is not None:
+        plain = msgspec.to_builtins(recipe.session)
+        lines += ["", "[session]", *(f"{key} = {_literal(value)}" for key, value in plain.items() if value is not None)]
+    return "\n".join([*lines, ""])
+
+
+def _literal(value: object) -> str:
+    # JSON and TOML differ in two things: TOML has no surrogate pairs, and wants the delete character escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _step(raw: dict[str, object], where: str) -> Step:

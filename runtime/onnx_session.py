@@ -31,8 +31,8 @@ class OnnxSession:
 
     @classmethod
     def open(cls, artifact: ModelArtifact, settings: SessionSettings) -> OnnxSession:
-        """Load an artifact; raises InputError when ONNX Runtime refuses it."""
-        return cls(load_onnx(artifact.model_path, settings), artifact.manifest.signature, artifact.ref())
+        """Load an artifact here whatever runtime its recipe chose; raises InputError when ONNX Runtime refuses it."""
+        return cls(load_onnx(artifact.model_path, settings.over(artifact.manifest.session)), artifact.manifest.signature, artifact.ref())
 
     @classmethod
     def open_file(cls, path: Path, settings: SessionSettings) -> OnnxSession:
@@ -68,10 +68,11 @@ class OnnxSession:
 def session_options(settings: SessionSettings) -> ort.SessionOptions:
     """ONNX Runtime's options for these settings."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = settings.threads
+    options.intra_op_num_threads = settings.thread_count
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
+    options.enable_cpu_mem_arena = settings.arena is not False
     # Failures are raised; logging them as well would only clutter the terminal.
     options.log_severity_level = 4
     return options

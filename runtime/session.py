@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import numpy as np
 
-from ..core.artifact import ModelArtifact, ModelRef
+from ..core.artifact import MANIFEST_FILE, Manifest, ModelArtifact, ModelRef
 from ..core.errors import InputError
+from ..core.session_defaults import SessionDefaults
 from ..core.signature import Signature
 from ..core.store import Store
 from .kinds import a, kind_of
@@ -23,12 +26,29 @@ if TYPE_CHECKING:
 class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a session may use the machine.
 
-    Threads are always set: left alone, runtimes size their pools from the host's cores and ignore the limits they run under. Spinning
-    is off because a spinning pool steals the cores of whatever runs beside it.
+    None leaves a setting to what the model's recipe said, and where that said nothing: one thread, no spinning, an arena. Threads are
+    always set: left alone, runtimes size their pools from the host's cores and ignore the limits they run under. Spinning is off because
+    a spinning pool steals the cores of whatever runs beside it.
     """
 
-    threads: int = 1
-    spinning: bool = False
+    threads: int | None = None
+    spinning: bool | None = None
+    arena: bool | None = None
+
+    def over(self, defaults: SessionDefaults | None) -> SessionSettings:
+        """These settings, with what they leave open taken from `defaults`."""
+        if defaults is None:
+            return self
+        return SessionSettings(
+            threads=defaults.threads if self.threads is None else self.threads,
+            spinning=defaults.spinning if self.spinning is None else self.spinning,
+            arena=defaults.arena if self.arena is None else self.arena,
+        )
+
+    @property
+    def thread_count(self) -> int:
+        """Threads that compute one request."""
+        return 1 if self.threads is None else self.threads
 
 
 class Session(Protocol):
@@ -63,14 +83,13 @@ def scores_of(session: Session, feeds: Mapping[str, np.ndarray], *, where: str) 
 
 
 def open_session(model: str | Path | ModelArtifact, settings: SessionSettings, *, store: Store) -> Session:
-    """Load a model by name, digest, path or artifact: artifacts and ONNX files run in ONNX Runtime, torch.export archives in PyTorch.
+    """Load a model by name, digest, path or artifact.
 
-    Raises InputError for any other kind of file, which has to be exported first.
+    Artifacts run in the runtime that their recipe chose, ONNX Runtime unless it did; ONNX files in ONNX Runtime, torch.export archives in
+    PyTorch. Raises InputError for any other kind of file, which has to be exported first.
     """
     if isinstance(model, ModelArtifact) or not Path(model).is_file():
-        from .onnx_session import OnnxSession  # noqa: PLC0415 - onnxruntime takes a second to import
-
-        return OnnxSession.open(model if isinstance(model, ModelArtifact) else store.resolve(model), settings)
+        return open_artifact(model if isinstance(model, ModelArtifact) else store.resolve(model), settings)
     if kind_of(Path(model)) == "ONNX model":
         from .onnx_file import check_onnx  # noqa: PLC0415 - onnx takes a second to import
 
@@ -78,14 +97,45 @@ def open_session(model: str | Path | ModelArtifact, settings: SessionSettings, *
     return open_file(Path(model), settings)
 
 
+def open_artifact(artifact: ModelArtifact, settings: SessionSettings) -> Session:
+    """Load an artifact as its recipe wants it, where `settings` do not say otherwise."""
+    from .runtimes import open_model  # noqa: PLC0415 - it imports this module
+
+    wanted = artifact.manifest.session or SessionDefaults()
+    return open_model(
+        artifact.model_path,
+        artifact.manifest.signature,
+        artifact.ref(),
+        settings.over(wanted),
+        runtime=wanted.runtime,
+        precision=wanted.precision,
+    )
+
+
 def open_file(path: Path, settings: SessionSettings) -> Session:
     """Load a model file that was opened before, and so is known to harm nobody; raises InputError for a file that nothing runs."""
-    return import_runtime(path).open_file(path, settings)
+    return _runs_file(path).open_file(path, settings)
 
 
-def import_runtime(path: Path) -> type[OnnxSession | TorchSession]:
-    """What runs the model file or the artifact's folder at `path`, imported and nothing more; raises InputError where nothing does."""
-    kind = "ONNX model" if path.is_dir() else kind_of(path)
+def import_runtime(path: Path) -> None:
+    """Import what runs the model file or the artifact's folder at `path`, and nothing more; raises InputError where nothing does.
+
+    Of an artifact only the manifest is read, so that its model is not in the page cache yet when loading is timed.
+    """
+    if not path.is_dir():
+        _runs_file(path)
+        return
+    try:
+        manifest = msgspec.json.decode((path / MANIFEST_FILE).read_bytes(), type=Manifest)
+    except (OSError, msgspec.DecodeError):  # opening the artifact says what is wrong with it
+        return
+    runtime = "onnxruntime" if manifest.session is None else manifest.session.runtime
+    if find_spec(runtime) is not None:
+        import_module(runtime)
+
+
+def _runs_file(path: Path) -> type[OnnxSession | TorchSession]:
+    kind = kind_of(path)
     if kind == "ONNX model":
         from .onnx_session import OnnxSession  # noqa: PLC0415 - onnxruntime takes a second to import
 

@@ -39,7 +39,7 @@ class TorchSession:
         is a candidate input. Raises UntrustedError when reading it
         would run code, InputError when it is damaged, something else, or takes other inputs than `signature`.
         """
-        torch.set_num_threads(settings.threads)
+        torch.set_num_threads(settings.thread_count)
         program = open_archive(path)
         description = read_description(path)
         found = signature_of(program, str(path), description.roles())
