@@ -1,0 +1,127 @@
+"""`python -m liftgate.bench.optimize`: trained public rankers, every peer and every shipped recipe, judged and timed side by side."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from ...core.errors import InputError, RunFailed
+from ...core.machine import this_machine, tool_versions
+from .building import build
+from .environment import CHECKOUT, REQUIREMENTS
+from .folder import CANDIDATES, CaseFolder
+from .judging import Judge
+from .process import interpreter, one_thread
+from .result import CaseResult, Outcome, Result
+from .roofline import need_of, peaks
+from .table import table
+from .timing import measured_core, time_case
+from .variants import REFERENCE, VARIANTS, Built, Variant
+
+FOLDER = CHECKOUT / ".bench" / "optimize"
+CASES = {
+    "deepfm": "deepctr-torch",
+    "din": "deepctr-torch",
+    "mmoe": "deepctr-torch",
+    "dssm": "torch-rechub",
+    "gru4rec": "torch-rechub",
+    "sasrec": "torch-rechub",
+    "demo": "liftgate",
+}
+_PEERS = ("olive-ai", "nncf", "openvino")
+
+
+def run(arguments: Sequence[str] = ()) -> list[str]:
+    """Run and give the lines of docs/benchmarks.md; writes every sample to `--json`."""
+    wanted = _wanted(arguments)
+    start = time.monotonic()
+    _prepare(wanted.cases, wanted.data)
+    core = measured_core()
+    found = peaks(core, FOLDER / "inductor")
+    cases = [_case(name, wanted) for name in wanted.cases]
+    found = found.best(peaks(core, FOLDER / "inductor"))
+    result = Result(
+        machine=this_machine(),
+        core=core,
+        tools={**tool_versions(), "neural-compressor": version("neural-compressor")},
+        peers={line.split("==")[0]: line.split("==")[1] for line in REQUIREMENTS.read_text().split() if line.split("==")[0] in _PEERS},
+        command=" ".join(["make bench PARTS=optimize", *arguments]),
+        seconds=time.monotonic() - start,
+        peaks=found,
+        cases=tuple(cases),
+    )
+    wanted.json.parent.mkdir(parents=True, exist_ok=True)
+    wanted.json.write_bytes(msgspec.json.encode(result))
+    return table(result)
+
+
+def _wanted(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m liftgate.bench.optimize", description=__doc__)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--seconds", type=float, default=35.0, help="time to measure each case with each number of candidates")
+    parser.add_argument("--quick", action="store_true", help="few requests and seconds, for development: says little about quality")
+    parser.add_argument("--data", type=Path, default=os.environ.get("LIFTGATE_DATA"), help="folder of ml-latest-small (or LIFTGATE_DATA)")
+    parser.add_argument("--json", type=Path, default=FOLDER / "result.json", help="where every sample goes")
+    wanted = parser.parse_args(list(arguments))
+    wanted.most = 300 if wanted.quick else None
+    wanted.seconds = min(wanted.seconds, 4.0) if wanted.quick else wanted.seconds
+    if REFERENCE not in wanted.variants:
+        wanted.variants = [REFERENCE, *wanted.variants]
+    return wanted
+
+
+def _prepare(cases: list[str], data: Path | None) -> None:
+    """Train and export what is not there yet, in the zoo's environment."""
+    if data is None:
+        fix = "give the folder of ml-latest-small: LIFTGATE_DATA=path make bench PARTS=optimize"
+        raise InputError.mismatch("bench optimize", expected="MovieLens ratings", found="no LIFTGATE_DATA", fix=fix)
+    command = [str(interpreter("zoo")), "-m", "liftgate.bench.optimize.prepare", "--data", str(data), "--folder", str(FOLDER)]
+    _say("training and exporting what is not there yet")
+    subprocess.run([*command, "--cases", *cases], check=True, stdout=sys.stderr, env=one_thread(FOLDER / "inductor"))
+
+
+def _case(name: str, wanted: argparse.Namespace) -> CaseResult:
+    """Build, judge and time every variant of a case."""
+    place = CaseFolder(FOLDER, name)
+    outcomes: dict[str, Outcome] = {}
+    ready: dict[str, tuple[Variant, Built]] = {}
+    judge: Judge | None = None
+    for variant in sorted((VARIANTS[one] for one in wanted.variants), key=lambda one: one.name != REFERENCE):
+        _say(f"{name}: {variant.name}")
+        built = build(place, variant)
+        if built.path is None:
+            outcomes[variant.name] = Outcome(failure=built.failure, build_s=built.seconds)
+            continue
+        try:
+            judge = judge or Judge(place, variant, built, most=wanted.most)
+            kept, order = judge.judge(variant, built)
+        except RunFailed as error:
+            outcomes[variant.name] = Outcome(failure=error.problem, build_s=built.seconds)
+            continue
+        needs = {count: need_of(built.path, count) for count in CANDIDATES} if variant.ours else {}
+        outcomes[variant.name] = Outcome(settings=built.settings, build_s=built.seconds, kept=kept, order=order, needs=needs)
+        ready[variant.name] = (variant, built)
+    _say(f"{name}: timing {len(ready)} variants")
+    times, failures = time_case(place, ready, seconds=wanted.seconds)
+    for variant_name in ready:
+        mine = {count: by_variant[variant_name] for count, by_variant in times.items() if variant_name in by_variant}
+        failure = failures.get(variant_name, "")
+        outcomes[variant_name] = msgspec.structs.replace(outcomes[variant_name], times=mine, failure=failure)
+    trained = place.trained
+    if trained is None:
+        raise AssertionError("prepared cases are trained")
+    ordered = {one: outcomes[one] for one in VARIANTS if one in outcomes}
+    return CaseResult(name=name, package=CASES[name], ndcg=trained.ndcg, popularity_ndcg=trained.popularity_ndcg, outcomes=ordered)
+
+
+def _say(what: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {what}", file=sys.stderr, flush=True)
