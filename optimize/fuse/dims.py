@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -22,12 +23,34 @@ def refresh(model: ir.Model) -> None:
     # What it cannot infer stays unknown; it only logs a failure.
     common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
     named = {dim for value in model.graph.inputs for dim in dims_of(value) or () if isinstance(dim, str)}
+    # Names that inference made up for sizes that turn out to be others.
+    known: dict[int | str | None, int | str] = {}
     for node in model.graph:
         for value in node.outputs:
-            if not value.is_graph_output() and not _certain(dims_of(value), named):
-                found = _computed(node)
-                if found is not None:
-                    value.shape = ir.Shape(found)
+            if not value.is_graph_output():
+                _refine(node, value, named, known)
+
+
+def _refine(node: ir.Node, value: ir.Value, named: set[str], known: dict[int | str | None, int | str]) -> None:
+    inferred = dims_of(value)
+    dims = None if inferred is None else tuple(known.get(size, size) for size in inferred)
+    if not _certain(dims, named):
+        found = _computed(node)
+        if dims is None:
+            dims = found
+        elif found is not None and len(found) == len(dims):
+            known.update(
+                (old, new)
+                for old, new in zip(dims, found, strict=True)
+                if isinstance(old, str) and old not in named and _is_known(new, named)
+            )
+            dims = tuple(known.get(size, size) if size is not None else new for size, new in zip(dims, found, strict=True))
+    if dims is not None and dims != inferred:
+        value.shape = ir.Shape(dims)
+
+
+def _is_known(size: int | str | None, named: set[str]) -> TypeGuard[int | str]:
+    return isinstance(size, int) or size in named
 
 
 def forget(model: ir.Model) -> None:
@@ -105,7 +128,7 @@ def _together(sizes: Sequence[int | str | None]) -> int | str | None:
 
 def _certain(dims: Dims | None, named: set[str]) -> bool:
     """Whether all sizes are numbers or those of inputs: names that inference made up equal nothing."""
-    return dims is not None and all(isinstance(dim, int) or dim in named for dim in dims)
+    return dims is not None and all(_is_known(dim, named) for dim in dims)
 
 
 def _computed(node: ir.Node) -> Dims | None:

@@ -41,8 +41,10 @@ def given(node: ir.Node, position: int) -> ir.Value | None:
 
 def constant(model: ir.Model, array: np.ndarray, like: str) -> ir.Value:
     """A new constant of `model` whose name starts with `like`."""
+    made = {value.name for node in model.graph.all_nodes() for value in node.outputs}
+    taken = made | {value.name for value in model.graph.inputs} | set(model.graph.initializers)
     name, count = like, 1
-    while name in model.graph.initializers:
+    while name in taken:
         count += 1
         name = f"{like}_{count}"
     array = np.ascontiguousarray(array)

@@ -79,7 +79,7 @@ def _flat(value: ir.Value | None) -> ir.Value | None:
     source = None if reshape is None else reshape.inputs[0]
     before = dims_of(source)
     fits = before is not None and dims is not None and len(before) == 2 and len(dims) > 2 and before[-1] == dims[-1]
-    return source if fits and isinstance(dims[-1], int) else None
+    return source if fits else None
 
 
 def _shape(model: ir.Model, sizes: list[int]) -> ir.Value:
