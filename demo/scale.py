@@ -52,7 +52,7 @@ FULL = Scale(
     tuning=TrainingSettings(epochs=2, learning_rate=1e-3),
     seconds=(12.0, 25.0),
     launches=4,
-    recipes=("int8-safe", "prune", "prune-int8", "int8-static"),
+    recipes=("int8-safe", "prune", "prune-int8", "int8-tuned"),
 )
 TINY = Scale(
     name="tiny",

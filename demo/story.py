@@ -169,7 +169,7 @@ def _apply_recipes(at: _Places, scale: Scale, progress: Progress) -> tuple[tuple
     for number, recipe in enumerate(recipes):
         progress("recipes", number, len(recipes))
         # Calibration inside PyTorch starts from the archive, every other recipe from the exported artifact.
-        source = at.archive("v1.1") if recipe == "int8-static" else "v1.1"
+        source = at.archive("v1.1") if recipe == "int8-tuned" else "v1.1"
         try:
             artifact = apply(recipe, source, name=f"v1.1-{recipe}", requests=at.requests("calibration"), store=at.store)
         except LiftgateError as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..console import JsonOption, StoreOption, door, progress_bar, say, write_json
+from .search.cli import search_command
 
 if TYPE_CHECKING:
     from ..core.artifact import ModelArtifact
@@ -35,6 +36,23 @@ class FallbackChoice(enum.StrEnum):
     """Ways to convert what torch.export cannot."""
 
     TORCHSCRIPT = "torchscript"
+
+
+class CalibrationChoice(enum.StrEnum):
+    """How activation ranges are found."""
+
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+    ENTROPY = "entropy"
+
+
+class FormatChoice(enum.StrEnum):
+    """How int8 weights are stored."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    S8 = "s8"
+    U8 = "u8"
 
 
 @app.command("export")
@@ -95,37 +113,61 @@ def export_command(
 @door
 def quantize(
     model: ModelArgument,
-    int8: Annotated[bool, typer.Option("--int8", help="8-bit weights and activations (the only kind so far).")] = False,
-    static: Annotated[bool, typer.Option("--static", help="Calibrate activation ranges on --requests; needs the PyTorch model.")] = False,
-    per_channel: Annotated[bool, typer.Option("--per-channel/--per-tensor", help="One weight scale per output, or per matrix.")] = True,
-    reduce_range: Annotated[bool, typer.Option("--reduce-range/--full-range", help="7-bit weights: safe on CPUs without VNNI.")] = True,
+    int8: Annotated[bool, typer.Option("--int8", help="8-bit weights and activations: for speed.")] = False,
+    static: Annotated[bool, typer.Option("--static", help="With --int8: activation ranges from --requests, not found anew.")] = False,
+    calibration: Annotated[
+        CalibrationChoice | None, typer.Option("--calibration", help="With --static: how ranges are found (minmax without).")
+    ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="With --static: neural-compressor tries until every segment keeps its NDCG@10; needs model.pt.")
+    ] = False,
+    tolerance: Annotated[
+        float | None, typer.Option("--tolerance", metavar="SHARE", help="With --tune: how much NDCG@10 a segment may lose (0.005 without).")
+    ] = None,
+    weights_only: Annotated[bool, typer.Option("--weights-only", help="Weights in --bits bits, activations in float: for memory.")] = False,
+    bits: Annotated[int | None, typer.Option("--bits", metavar="8|4", help="With --weights-only: bits per weight (8 without).")] = None,
+    block_size: Annotated[
+        int | None, typer.Option("--block-size", metavar="N", help="With --weights-only: weights that share a scale (32 without).")
+    ] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="16-bit floats: for GPUs, with --gpu.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="16-bit floats with the range of 32-bit ones: for GPUs, with --gpu.")] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="With --fp16 and --bf16: the model will run on a GPU.")] = False,
+    per_channel: Annotated[
+        bool | None, typer.Option("--per-channel/--per-tensor", help="One weight scale per output (without), or per matrix.")
+    ] = None,
+    number_format: Annotated[
+        FormatChoice | None,
+        typer.Option("--format", help="Weights: auto is right on every CPU, native fits this one, s8 needs VNNI, u8 is exact and slower."),
+    ] = None,
     exclude: Annotated[list[str] | None, typer.Option("--exclude", metavar="NODE", help="Leave this node alone (repeatable).")] = None,
     name: NameOption = None,
     requests: RequestsOption = None,
     store: StoreOption = None,
     json_path: JsonOption = None,
 ) -> None:
-    """Quantize MatMul and Gemm to int8; embedding tables are left alone."""
-    from ..core.errors import InputError  # noqa: PLC0415 - msgspec and friends only when something is done
-    from ..recipes.recipe import Recipe  # noqa: PLC0415
-    from ..recipes.steps import QuantizeDynamic, QuantizeStatic  # noqa: PLC0415
+    """Quantize MatMul and Gemm; embedding tables are left alone by all but --fp16 and --bf16."""
+    from ..recipes.recipe import Recipe  # noqa: PLC0415 - msgspec and friends only when something is done
+    from .quantize_options import QuantizeOptions, quantize_step  # noqa: PLC0415
 
-    if not int8:
-        raise InputError.mismatch("optimize quantize", expected="a precision", found="none", fix="add --int8")
-    if static and requests is None:
-        raise InputError.mismatch(
-            "optimize quantize --static", expected="requests to calibrate on", found="none", fix="add --requests FILE"
-        )
-    if static and not per_channel:
-        fix = "leave --per-tensor out: only dynamic quantization has this choice"
-        raise InputError.mismatch("optimize quantize --static", expected="no granularity", found="--per-tensor", fix=fix)
-    left_alone = tuple(exclude or ())
-    step = (
-        QuantizeStatic(reduce_range=reduce_range, exclude=left_alone)
-        if static
-        else QuantizeDynamic(per_channel=per_channel, reduce_range=reduce_range, exclude=left_alone)
+    options = QuantizeOptions(
+        int8=int8,
+        static=static,
+        calibration=None if calibration is None else calibration.value,
+        tune=tune,
+        tolerance=tolerance,
+        weights_only=weights_only,
+        bits=bits,
+        block_size=block_size,
+        fp16=fp16,
+        bf16=bf16,
+        gpu=gpu,
+        per_channel=per_channel,
+        format=None if number_format is None else number_format.value,
+        exclude=tuple(exclude or ()),
+        requests=requests is not None,
     )
-    recipe = Recipe(name="int8-static" if static else "int8", version=1, description="from the command line", steps=(step,))
+    suffix, step = quantize_step(options)
+    recipe = Recipe(name=suffix, version=1, description="from the command line", steps=(step,))
     _apply(recipe, model, name=name, requests=requests, store=store, json_path=json_path)
 
 
@@ -133,20 +175,43 @@ def quantize(
 @door
 def prune(
     model: ModelArgument,
-    keep: Annotated[float, typer.Option("--keep", metavar="SHARE", help="Share of each hidden layer's units to keep, between 0 and 1.")],
+    keep: Annotated[float | None, typer.Option("--keep", metavar="SHARE", help="Share of each hidden layer's units to keep.")] = None,
+    max_error: Annotated[
+        float | None, typer.Option("--max-error", metavar="SHARE", help="Or as few as change what the layers behind give by at most this.")
+    ] = None,
+    heads: Annotated[float | None, typer.Option("--heads", metavar="SHARE", help="Share of each attention's heads to keep.")] = None,
+    low_rank: Annotated[
+        float | None, typer.Option("--low-rank", metavar="SHARE", help="Split large weights in two thin ones within this error.")
+    ] = None,
+    refit: Annotated[bool, typer.Option("--refit/--no-refit", help="Fit the weights behind removed units anew on --requests.")] = True,
     multiple_of: Annotated[int, typer.Option("--multiple-of", help="Round the units kept up to a multiple of this.")] = 8,
-    exclude: Annotated[list[str] | None, typer.Option("--exclude", metavar="LAYER", help="Leave this layer alone (repeatable).")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="LAYER", help="Leave this hidden layer alone (repeatable).")
+    ] = None,
     name: NameOption = None,
     requests: RequestsOption = None,
     store: StoreOption = None,
     json_path: JsonOption = None,
 ) -> None:
-    """Remove the least important hidden units, so that the matrices really become smaller."""
+    """Remove the hidden units and attention heads that are missed least, so that the matrices really become smaller."""
+    from ..core.errors import InputError  # noqa: PLC0415 - as above
     from ..recipes.recipe import Recipe  # noqa: PLC0415
-    from ..recipes.steps import Prune  # noqa: PLC0415
+    from ..recipes.steps import LowRank, Prune, PruneHeads, Step  # noqa: PLC0415
 
-    step = Prune(keep=keep, multiple_of=multiple_of, exclude=tuple(exclude or ()))
-    recipe = Recipe(name=f"prune-{keep:g}", version=1, description="from the command line", steps=(step,))
+    steps: dict[str, Step] = {}
+    if heads is not None:
+        steps[f"heads-{heads:g}"] = PruneHeads(keep=heads)
+    if keep is not None or max_error is not None:
+        label = f"prune-{keep:g}" if keep is not None else f"prune-error-{max_error:g}"
+        steps[label] = Prune(keep=keep, max_error=max_error, refit=refit, multiple_of=multiple_of, exclude=tuple(exclude or ()))
+    elif exclude:
+        raise InputError.mismatch("optimize prune --exclude", expected="hidden layers to prune", found="none", fix="add --max-error 0.01")
+    if low_rank is not None:
+        steps[f"low-rank-{low_rank:g}"] = LowRank(max_error=low_rank, multiple_of=multiple_of)
+    if not steps:
+        fix = "add --max-error 0.01 (with --requests) or --keep 0.7"
+        raise InputError.mismatch("optimize prune", expected="what to remove", found="nothing", fix=fix)
+    recipe = Recipe(name="-".join(steps), version=1, description="from the command line", steps=tuple(steps.values()))
     _apply(recipe, model, name=name, requests=requests, store=store, json_path=json_path)
 
 
@@ -213,6 +278,9 @@ def inspect(
         )
     say(inspection_text(seen, min(120, shutil.get_terminal_size((120, 24)).columns)), json_path=json_path)
     write_json(seen, json_path)
+
+
+app.command("search")(search_command)
 
 
 def _apply(recipe: Recipe, model: str, *, name: str | None, requests: Path | None, store: Path | None, json_path: str | None) -> None:

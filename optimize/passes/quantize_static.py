@@ -1,161 +1,182 @@
-"""Static int8 by neural-compressor: ranges calibrated on requests, weights and activations quantized, written as ONNX Q/DQ."""
+"""Static int8: weights and activations in 8 bits, with activation ranges calibrated on requests, written as ONNX Q/DQ."""
 
 from __future__ import annotations
 
-import onnx_ir as ir
-import torch
-from onnxscript import optimizer
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
+from onnxruntime.quantization import quantize_static as ort_quantize_static
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from ...core.artifact import StepRecord
-from ...core.errors import RefusedStep, UnknownName
-from ...core.signature import Signature
-from ...recipes.steps import QuantizeStatic
+from ...core.errors import RefusedStep
+from ...recipes.steps import Calibration, QuantizeStatic
 from ...runtime.archive import quiet
-from ...runtime.program import ROWS
 from ..context import StepContext
-from ..convert.onnx_graph import save, to_onnx
-from ..convert.tracing import trace_flat
-from ..loading import Module, Program, Source
-from ..samples import Samples
+from .calibration import Feeds, calibration_feeds, ids_seen, require_alike
+from .kernels import int8_kernels
+from .number_format import WeightNumbers, weight_numbers
+from .quantizable import Quantizable, read_quantizable, require_same_tables
+from .sensitivity import REQUESTS_COMPARED, answers, ranking_loss
 
-_CHUNK_ROWS = 64
-_EVERYTHING_BYTES = 2**31
+_LINEAR = ["MatMul", "Gemm"]
+_METHODS: dict[Calibration, CalibrationMethod] = {
+    "minmax": CalibrationMethod.MinMax,
+    "percentile": CalibrationMethod.Percentile,
+    "entropy": CalibrationMethod.Entropy,
+}
 
 
 def quantize_static(step: QuantizeStatic, context: StepContext) -> StepRecord:
-    """Calibrate on the requests' rows in PyTorch (PT2E, `StaticQuantConfig`), convert, export with the weights folded to int8.
+    """Calibrate, measure what each node's quantization alone does to the ranking, quantize the nodes that bear it.
 
-    Embedding tables stay as they are. Raises RefusedStep without the PyTorch original or real requests, when neural-compressor fails, and
-    when it quantized nothing, which it does not say itself; UnknownName for an excluded layer that does not exist.
+    Only what linear nodes read is quantized, never what they write: scores in 8 bits would be 256 different ones at most. Raises
+    RefusedStep for requests that are too few or unlike one another, when no node bears it, when ONNX Runtime would run all of them
+    in float again, or when a table was touched; UnknownName for an excluded node that does not exist.
     """
     where = f"quantize --static {context.where}"
-    if context.original is None:
-        fix = "give model.pt or train.py:make_model instead of an artifact, and make this the first step"
-        raise RefusedStep(where, "needs the PyTorch model, and an artifact holds only ONNX", fix=fix)
-    if not context.calibrated:
-        raise RefusedStep(where, "needs real requests to calibrate on", fix="add --requests FILE")
-    module = _graph_of(context, context.original, where)
-    _show_linear_layers(module, step, where)
-    with quiet():
-        try:
-            quantized = _calibrated(module, step, context)
-            program = torch.export.export(quantized, _arguments(context, 7), dynamic_shapes=_dynamic(context.signature))
-            model = to_onnx(program, context.signature, where)
-        except Exception as error:  # neural-compressor and torch raise whatever they trip over
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            fix = "use dynamic int8 instead: optimize quantize MODEL --int8"
-            raise RefusedStep(where, f"neural-compressor cannot quantize this model ({reason[:240]})", fix=fix) from error
-    if step.reduce_range:
-        _halve_weights(model)
-    _fold_weights(model)
-    linear = [node for node in model.graph if node.op_type in {"Gemm", "MatMul"}]
-    done = [node.name or "" for node in linear if _reads_int8(node)]
-    if not done:
+    before = read_quantizable(context.source, step.exclude, where, fuse=True)
+    feeds = calibration_feeds(context, where)
+    require_alike(before.model, [before.node(name).input[0] for name in before.wanted], feeds, where)
+    numbers = weight_numbers(step.format)
+    with tempfile.TemporaryDirectory(prefix="liftgate-") as scratch:
+        tool = _Tool(before=before, step=step, numbers=numbers, feeds=feeds, folder=Path(scratch))
+        losses = _losses(tool, context)
+        chosen = [name for name in before.wanted if losses[name] <= step.max_sensitivity]
+        if not chosen:
+            worst = ", ".join(f"'{name}' {loss:.3g}" for name, loss in sorted(losses.items(), key=lambda item: item[1])[:5])
+            problem = f"every node lowers the rank correlation by more than {step.max_sensitivity:g} when it alone is quantized: {worst}"
+            raise RefusedStep(where, problem, fix="try calibration = 'percentile', the step smooth_activations before, or dynamic int8")
+        tool.quantize(chosen, context.target)
+    after = onnx.load(context.target)
+    require_same_tables(before.model, after, where)
+    kernels = int8_kernels(context.target)
+    if not kernels:
+        context.target.unlink()
         raise RefusedStep(
-            where, "neural-compressor quantized nothing in this model", fix="use dynamic int8: optimize quantize MODEL --int8"
+            where, "ONNX Runtime would run every quantized node in float", fix="use dynamic int8: optimize quantize MODEL --int8"
         )
-    save(model, context.target)
-    bits = "7-bit weights, safe without VNNI" if step.reduce_range else "8-bit weights, for CPUs with VNNI"
-    ranges = f"{step.observer} ranges from {context.samples.size} rows by neural-compressor"
+    return _record(step, before, numbers, losses, chosen, kernels=kernels, feeds=len(feeds), ids=ids_seen(context, feeds))
+
+
+class _Tool(msgspec.Struct, frozen=True, kw_only=True):
+    """ONNX Runtime's quantizer with everything but the choice of nodes; ranges are calibrated once and kept in `folder`."""
+
+    before: Quantizable
+    step: QuantizeStatic
+    numbers: WeightNumbers
+    feeds: Feeds
+    folder: Path
+
+    def quantize(self, nodes: Sequence[str], target: Path) -> None:
+        """Write the model with `nodes` quantized to `target`."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.before.model)
+        # The tool asks for its own optimizer to have run; what matters of that (Gemm for MatMul and Add) is done, with names kept.
+        add_pre_process_metadata(model)
+        with quiet(), contextlib.redirect_stdout(io.StringIO()):
+            ort_quantize_static(
+                model,
+                target,
+                _Reader(self.feeds),
+                op_types_to_quantize=_LINEAR,
+                nodes_to_quantize=list(nodes),
+                per_channel=self.step.per_channel,
+                reduce_range=self.numbers.bits < 8,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8 if self.numbers.signed else QuantType.QUInt8,
+                calibrate_method=_METHODS[self.step.calibration],
+                calibration_cache_path=self.folder / "ranges.json",
+                use_external_data_format=self.before.external,
+                extra_options={
+                    "OpTypesToExcludeOutputQuantization": _LINEAR,
+                    "MatMulConstBOnly": True,
+                    # One request at a time: requests differ in size, and all activations of all requests do not fit in memory.
+                    "CalibStridedMinMax": 1,
+                },
+            )
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]  # the tool comes without types
+    """Requests as the tool reads them."""
+
+    def __init__(self, feeds: Feeds) -> None:
+        self._feeds = feeds
+        self._rest: Iterator[dict[str, np.ndarray]] = iter(feeds)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._rest, None)
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        self._rest = iter(self._feeds[start_index:end_index])
+
+
+def _losses(tool: _Tool, context: StepContext) -> dict[str, float]:
+    """By how much the quantization of each wanted node alone lowers the rank correlation of the scores."""
+    feeds = tool.feeds[:: max(1, len(tool.feeds) // REQUESTS_COMPARED)][:REQUESTS_COMPARED]
+    expected = answers(context.source, context.signature, feeds)
+    found = {}
+    for number, name in enumerate(tool.before.wanted):
+        context.progress("measuring sensitivity", number, len(tool.before.wanted))
+        alone = tool.folder / "alone.onnx"
+        tool.quantize([name], alone)
+        found[name] = ranking_loss(expected, answers(alone, context.signature, feeds))
+    context.progress("measuring sensitivity", len(found), len(found))
+    return found
+
+
+def _record(
+    step: QuantizeStatic,
+    before: Quantizable,
+    numbers: WeightNumbers,
+    losses: dict[str, float],
+    chosen: list[str],
+    *,
+    kernels: int,
+    feeds: int,
+    ids: str,
+) -> StepRecord:
+    kept = [f"{name} ({losses[name]:.3g})" for name in before.wanted if name not in chosen]
+    worst = max(chosen, key=losses.__getitem__)
+    parts = [
+        f"{len(chosen)} of {len(before.linear)} MatMul/Gemm in int8 ({', '.join(chosen)})",
+        numbers.note,
+        f"{step.calibration} ranges from {feeds} requests" + (f", which reach {ids}" if ids else ""),
+        f"most sensitive of them: {worst}, rank correlation down by {losses[worst]:.2g} when it alone is quantized",
+        "embedding tables untouched",
+    ]
+    if kept:
+        parts.append(f"left in float, too sensitive: {', '.join(kept)}")
+    if before.without_weight:
+        parts.append(f"left alone, no constant weight: {', '.join(before.without_weight)}")
+    if kernels < len(chosen):
+        parts.append(f"{len(chosen) - kernels} of them run in float all the same in ONNX Runtime {onnxruntime.__version__}")
     return StepRecord(
         kind="quantize_static",
-        settings={"observer": step.observer, "reduce_range": step.reduce_range, "exclude": ",".join(step.exclude)},
-        summary=f"{len(done)} of {len(linear)} MatMul/Gemm in int8 ({', '.join(done)}); {bits}; {ranges}; embedding tables untouched",
-        numbers={"nodes_quantized": float(len(done)), "calibration_rows": float(context.samples.size)},
+        settings={
+            "calibration": step.calibration,
+            "per_channel": step.per_channel,
+            "format": step.format,
+            "max_sensitivity": step.max_sensitivity,
+            "exclude": ",".join(step.exclude),
+        },
+        summary="; ".join(parts),
+        numbers={
+            "nodes_quantized": float(len(chosen)),
+            "int8_kernels": float(kernels),
+            "calibration_requests": float(feeds),
+            "weight_bits": float(numbers.bits),
+            **{f"sensitivity {name}": loss for name, loss in losses.items()},
+        },
     )
-
-
-def _graph_of(context: StepContext, source: Source, where: str) -> torch.fx.GraphModule:
-    """The original as a graph that takes the signature's tensors by position."""
-    if not isinstance(source, Module | Program):
-        raise RefusedStep(where, "needs the PyTorch model, and this is an ONNX file already")
-    module = trace_flat(source, context.signature, context.samples).module(check_guards=False)
-    if not isinstance(module, torch.fx.GraphModule):
-        raise AssertionError("an exported program is a graph module")
-    return module
-
-
-def _show_linear_layers(module: torch.fx.GraphModule, step: QuantizeStatic, where: str) -> None:
-    """Write linear layers as `torch.nn.functional.linear`, by which the quantizer knows them; excluded ones stay unknown to it."""
-    nodes = {str(node.args[1].target).removesuffix(".weight"): node for node in module.graph.nodes if _is_linear(node)}
-    for name in step.exclude:
-        if name not in nodes:
-            raise UnknownName(where, "layer", name, nodes)
-    for name, node in nodes.items():
-        if name not in step.exclude:
-            node.target = torch.nn.functional.linear
-    module.recompile()
-
-
-def _is_linear(node: torch.fx.Node) -> bool:
-    return node.target is torch.ops.aten.linear.default and isinstance(node.args[1], torch.fx.Node)
-
-
-def _calibrated(module: torch.fx.GraphModule, step: QuantizeStatic, context: StepContext) -> torch.nn.Module:
-    """`module` with observers, run on all sample rows, converted."""
-    from neural_compressor.torch.export import export as prepare_export  # noqa: PLC0415 - takes seconds, and only here
-    from neural_compressor.torch.quantization import StaticQuantConfig, convert, prepare  # noqa: PLC0415
-
-    # neural-compressor calls eval(), which a module that came from an archive refuses although it is in that mode already.
-    object.__setattr__(module, "eval", lambda: module)
-    exported = prepare_export(module, _arguments(context, 7), dynamic_shapes=_dynamic(context.signature))
-    observed = prepare(exported, StaticQuantConfig(act_algo=step.observer))
-    with torch.no_grad():
-        for start in range(0, context.samples.size, _CHUNK_ROWS):
-            observed(*_chunk(context.samples, context.signature, start))
-    converted = convert(observed)
-    if not isinstance(converted, torch.nn.Module):
-        raise TypeError("convert gave no module")
-    return converted
-
-
-def _arguments(context: StepContext, rows: int) -> tuple[torch.Tensor, ...]:
-    feeds = context.samples.rows(rows)
-    return tuple(torch.from_numpy(feeds[spec.name]) for spec in context.signature.inputs)
-
-
-def _chunk(samples: Samples, signature: Signature, start: int) -> tuple[torch.Tensor, ...]:
-    return tuple(torch.from_numpy(samples.pool[spec.name][start : start + _CHUNK_ROWS].copy()) for spec in signature.inputs)
-
-
-def _dynamic(signature: Signature) -> tuple[dict[int, object], ...]:
-    """Which dimensions vary, per input."""
-    rows = torch.export.Dim(ROWS, min=1)
-    return tuple(
-        {axis: rows if axis == 0 else torch.export.Dim.AUTO for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
-        for spec in signature.inputs
-    )
-
-
-def _halve_weights(model: ir.Model) -> None:
-    """Double the scale of every weight, so that its int8 values stay within [-64, 64] and U8S8 sums cannot overflow on AVX2."""
-    doubled: set[str] = set()
-    for node in model.graph:
-        if node.op_type != "QuantizeLinear" or node.inputs[0] is None or node.inputs[0].const_value is None:
-            continue
-        scale = node.inputs[1]
-        if scale is not None and scale.const_value is not None and scale.name not in doubled:
-            scale.const_value = ir.tensor(scale.const_value.numpy() * 2, name=scale.name)
-            doubled.add(scale.name or "")
-
-
-def _fold_weights(model: ir.Model) -> None:
-    """Compute constant Q nodes now, so that the file holds int8 weights; DQ stays, that is how ONNX Runtime sees what to fuse."""
-    optimizer.fold_constants(
-        model,
-        onnx_shape_inference=False,
-        input_size_limit=_EVERYTHING_BYTES,
-        output_size_limit=_EVERYTHING_BYTES,
-        should_fold=lambda node: True if node.op_type in {"QuantizeLinear", "Clip"} else None,
-    )
-
-
-def _reads_int8(node: ir.Node) -> bool:
-    """Whether the weight comes from an int8 constant through DequantizeLinear (and perhaps a Transpose)."""
-    producer = node.inputs[1].producer() if node.inputs[1] is not None else None
-    if producer is not None and producer.op_type == "Transpose" and producer.inputs[0] is not None:
-        producer = producer.inputs[0].producer()
-    if producer is None or producer.op_type != "DequantizeLinear" or producer.inputs[0] is None:
-        return False
-    weight = producer.inputs[0].const_value
-    return weight is not None and weight.dtype == ir.DataType.INT8

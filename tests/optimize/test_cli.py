@@ -61,7 +61,7 @@ def test_inspect_looks_at_a_bare_archive_and_stores_nothing(archive: Path, reque
 
 def test_recipes_lists_what_is_shipped() -> None:
     shown = run("recipes").stdout
-    assert "int8-safe@1" in shown
+    assert "int8-safe@2" in shown
     assert "prune, quantize_dynamic" in shown
 
 
@@ -71,9 +71,17 @@ def test_recipes_lists_what_is_shipped() -> None:
         (("export", "nope.pt"), "nope.pt: expected a model file, found nothing"),
         (("quantize", "nope.pt", "--int8"), "nope.pt: expected a model file, found nothing"),
         (("quantize", "v9", "--int8"), "unknown model 'v9'"),
-        (("quantize", "v1.1"), "add --int8"),
+        (("quantize", "v1.1"), "add --int8 for speed, --weights-only for memory"),
+        (("quantize", "v1.1", "--int8", "--fp16"), "expected one precision, found --int8 and --fp16"),
         (("quantize", "v1.1", "--int8", "--static"), "add --requests FILE"),
-        (("quantize", "v1.1", "--int8", "--static", "--per-tensor", "--requests", "x.parquet"), "leave --per-tensor out"),
+        (("quantize", "v1.1", "--int8", "--tune"), "--tune: expected --int8 --static, found --int8"),
+        (("quantize", "v1.1", "--fp16", "--static"), "--static: expected --int8, found --fp16"),
+        (("quantize", "v1.1", "--int8", "--bits", "4"), "expected no --bits, found --bits; it goes with `--weights-only`"),
+        (("quantize", "v1.1", "--weights-only", "--bits", "5"), "--weights-only: Invalid enum value 5"),
+        (
+            ("quantize", "v1.1", "--int8", "--static", "--tune", "--per-tensor", "--requests", "x.parquet"),
+            "no --per-channel or --per-tensor",
+        ),
         (("prune", "v1.1", "--keep", "0.5", "--multiple-of", "0"), "expected a number from 1 to 256, found 0"),
         (("prune", "v1.1", "--keep", "1.5"), "expected a share between 0 and 1, found 1.5"),
         (("apply", "int9", "v1.1"), "unknown recipe 'int9'"),

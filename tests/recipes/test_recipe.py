@@ -28,8 +28,8 @@ def test_steps_are_read_in_order_with_their_kinds() -> None:
 
 
 def test_an_unknown_key_names_file_step_and_the_right_key(tmp_path: Path) -> None:
-    path = write(tmp_path, '[[steps]]\nkind = "prune"\nkeep = 0.5\n[[steps]]\nkind = "quantize_dynamic"\nreduce_rang = true\n')
-    with pytest.raises(UnknownName, match=r"int8.toml: step 2: unknown key 'reduce_rang'; did you mean 'reduce_range'\?"):
+    path = write(tmp_path, '[[steps]]\nkind = "prune"\nkeep = 0.5\n[[steps]]\nkind = "quantize_dynamic"\nper_chanel = true\n')
+    with pytest.raises(UnknownName, match=r"int8.toml: step 2: unknown key 'per_chanel'; did you mean 'per_channel'\?"):
         read_recipe(path)
 
 
@@ -38,7 +38,7 @@ def test_an_unknown_key_names_file_step_and_the_right_key(tmp_path: Path) -> Non
     [
         ('[[steps]]\nkind = "prun"\nkeep = 0.5\n', r"step 1: unknown kind 'prun'; did you mean 'prune'\?"),
         ("[[steps]]\nkeep = 0.5\n", "step 1: expected a kind"),
-        ('[[steps]]\nkind = ["x"]\n', r"step 1: kind: expected one of quantize_dynamic, quantize_static, prune, found \['x'\]"),
+        ('[[steps]]\nkind = ["x"]\n', r"step 1: kind: expected one of quantize_dynamic, .*prune.*, found \['x'\]"),
         ('[[steps]]\nkind = "prune"\nkeep = 1.5\n', "step 1: .*< 1.0"),
         ("steps = []\n", "length >= 1"),
         ("[[steps]\n", "not valid TOML"),
