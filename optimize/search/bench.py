@@ -1,0 +1,166 @@
+"""Measuring one trial: first its time beside the parent's, then its quality on some of the users, then on all of them.
+
+Each look is cheaper than the next, and a trial that is clearly slower or clearly breaks a floor is not looked at any further.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from msgspec.structs import replace as _replace
+
+from ...core.artifact import ModelArtifact, ModelRef
+from ...core.errors import LiftgateError
+from ...core.estimate import Estimate
+from ...core.requests import Requests
+from ...core.session_defaults import Runtime
+from ...core.signature import Signature
+from ...core.verdict import Outcome
+from ...quality.evaluate import Evaluation, PairedPart, evaluate_users, pair
+from ...runtime.runtimes import open_model
+from ...runtime.session import Session, SessionSettings
+from ..timing import LOOK_LEVEL, Contender, Feeds, Race, race
+from .cache import Made
+from .floors import Floors
+from .result import State, Trial
+
+_RACE_SECONDS = 0.8
+_RACE_REQUESTS = 64
+# A trial whose interval lies above this is slower; one whose interval is this narrow is known well enough.
+_SLOWER, _NARROW = 1.02, 1.04
+# Screening pays when there are users enough to see a broken floor on a third of them.
+_FEWEST_SCREENED = 300
+_SCREENED_SHARE = 3
+
+
+class Bench:
+    """What trials are measured against: the parent's speed and the base's quality on the validation requests."""
+
+    def __init__(
+        self,
+        parent: ModelArtifact,
+        base: ModelArtifact,
+        requests: Requests,
+        floors: Floors,
+        *,
+        settings: SessionSettings,
+        seed: int,
+    ) -> None:
+        self._requests, self._floors, self._settings, self._seed = requests, floors, settings, seed
+        self._base_ref = base.ref()
+        self._parent = open_model(parent.model_path, parent.manifest.signature, parent.ref(), settings, runtime="onnxruntime")
+        spread = np.linspace(0, len(requests) - 1, min(_RACE_REQUESTS, len(requests))).astype(int)
+        self._timed = requests.take(sorted(set(spread.tolist())))
+        self._feeds: dict[str, list[Feeds]] = {}
+        # Quality needs no quiet machine: it may use every core.
+        self._judging = SessionSettings(threads=len(os.sched_getaffinity(0)))
+        control = open_model(base.model_path, base.manifest.signature, base.ref(), self._judging, runtime="onnxruntime")
+        some = _some_users(requests, seed)
+        self._parts = [(part, self._quality(control, part)) for part in ([some, requests] if some is not None else [requests])]
+
+    def trial(self, number: int, made: Made, runtime: Runtime) -> Trial:
+        """Everything there is to know about a model on a runtime, as far as it deserved a look."""
+        begun = time.monotonic()
+        found = self._measured(number, made, runtime)
+        return _replace(found, seconds=time.monotonic() - begun)
+
+    def beside(self, sessions: Sequence[Session], *, seconds: float) -> Race:
+        """The parent and other models once more, all in turns."""
+        contenders = [self._contender(session) for session in (self._parent, *sessions)]
+        return race(contenders, seconds=seconds, seed=self._seed)
+
+    def _measured(self, number: int, made: Made, runtime: Runtime) -> Trial:
+        trial = Trial(
+            number=number,
+            steps=made.steps,
+            runtime=runtime,
+            state="failed",
+            size_bytes=made.size_bytes,
+            refusals=made.refusals,
+            digest=made.digest,
+        )
+        ref = ModelRef(name=f"trial {number}", digest=made.digest, runtime=runtime, size_bytes=made.size_bytes)
+        try:
+            session = open_model(made.path, made.signature, ref, self._settings, runtime=runtime)
+            trial = self._timed_trial(trial, session, is_parent=not made.steps and runtime == "onnxruntime")
+            if trial.state == "slower":
+                return trial
+            return self._judged(trial, open_model(made.path, made.signature, ref, self._judging, runtime=runtime))
+        except LiftgateError as error:
+            return _replace(trial, state="failed", reason=str(error))
+
+    def _timed_trial(self, trial: Trial, session: Session, *, is_parent: bool) -> Trial:
+        if is_parent:
+            alone = race([self._contender(session)], seconds=_RACE_SECONDS / 4, seed=self._seed)
+            return _replace(trial, state="holds", latency=Estimate(value=1.0, low=1.0, high=1.0, n=0), us=alone.median_us(0))
+        contenders = [self._contender(self._parent), self._contender(session)]
+        found = race(contenders, seconds=_RACE_SECONDS, seed=self._seed + trial.number, clear=_is_clear)
+        ratio = found.ratio(level=LOOK_LEVEL)
+        timed = _replace(trial, latency=found.ratio(), us=found.median_us(1))
+        if ratio.low is not None and ratio.low > _SLOWER:
+            return _replace(timed, state="slower", reason=f"{ratio.text(2)} times the time of {self._parent.ref.name}")
+        return _replace(timed, state="holds")
+
+    def _judged(self, trial: Trial, session: Session) -> Trial:
+        """Quality on a part of the users, then on all; ends where a floor is broken beyond doubt."""
+        for number, (requests, control) in enumerate(self._parts):
+            parts = pair(control, self._quality(session, requests))
+            margin, worst = self._floors.margin(parts)
+            outcome = self._floors.verdict(self._base_ref, session.ref, parts).outcome
+            last = number == len(self._parts) - 1
+            state: State = "holds" if (margin >= 0 if last else outcome is not Outcome.FAIL) else "breaks a floor"
+            trial = _replace(
+                trial,
+                state=state,
+                margin=margin,
+                worst=worst,
+                outcome=outcome,
+                overall=self._floors.overall(parts).change().ratio,
+                quality=tuple(part.change() for part in parts),
+                screened=not last,
+                reason="" if state == "holds" else f"{worst}: {-margin:.4f} below",
+            )
+            if state != "holds":
+                break
+        return trial
+
+    def _quality(self, session: Session, requests: Requests) -> Evaluation:
+        mine = requests.restrict(session.signature)
+        return evaluate_users(session, mine, metrics=self._floors.metrics, seed=self._seed)
+
+    def _contender(self, session: Session) -> Contender:
+        return Contender(name=session.ref.name, run=session.run, feeds=self._feeds_of(session.signature))
+
+    def _feeds_of(self, signature: Signature) -> list[Feeds]:
+        key = f"{signature.layout} {[spec.name for spec in signature.inputs]}"
+        if key not in self._feeds:
+            self._feeds[key] = list(self._timed.restrict(signature).feeds(signature))
+        return self._feeds[key]
+
+
+def paired_on(requests: Requests, base: Session, treatment: Session, floors: Floors, *, seed: int) -> tuple[PairedPart, ...]:
+    """Both models on other requests, for the gate."""
+    sides = [
+        evaluate_users(session, requests.restrict(session.signature), metrics=floors.metrics, seed=seed) for session in (base, treatment)
+    ]
+    return pair(sides[0], sides[1])
+
+
+def _some_users(requests: Requests, seed: int) -> Requests | None:
+    """The requests of a third of the users, drawn at random; None when there are too few to be worth it."""
+    users = np.asarray(requests.user_ids)
+    unique = np.unique(users)
+    if len(unique) < _FEWEST_SCREENED:
+        return None
+    drawn = np.random.default_rng(seed).choice(unique, len(unique) // _SCREENED_SHARE, replace=False)
+    return requests.take(np.flatnonzero(np.isin(users, drawn)).tolist())
+
+
+def _is_clear(found: Race) -> bool:
+    ratio = found.ratio(level=LOOK_LEVEL)
+    if ratio.low is None or ratio.high is None:
+        return False
+    return ratio.low > _SLOWER or ratio.high / ratio.low < _NARROW
