@@ -6,10 +6,12 @@ compares candidates with one another keeps its meaning.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 
-from .facts import Shape, is_one, product
+from .facts import Shape, Size, is_fixed, is_one, product
 from .labels import Label, Labels, is_size_one, labels_of
 from .rewriting import Expansion, Rewriting, constant_of
 
@@ -20,73 +22,101 @@ def through_operation(node: ir.Node, work: Rewriting) -> bool:
     labels = labels_of(node, work) if repeated else None
     if labels is None or any(work.shape(value) is None for value in node.inputs if value is not None):
         return False
-    gone = {number: _once(number, found, labels, repeated, node, work) for number, found in repeated.items()}
+    gone = {number: _once(number, labels, repeated, node, work) for number in repeated}
     if not any(gone.values()):
         return False
     inputs = list(node.inputs)
     for number, found in repeated.items():
         if gone[number]:
             kept = {axis: size for axis, size in found.sizes.items() if axis not in gone[number]}
-            inputs[number] = work.expand(found.base, kept, len(labels.inputs[number]))
-    sizes = _left_over(gone, labels, repeated, node, work)
+            inputs[number] = work.expand(found.base, kept, len(labels.inputs[number]), found.blocks)
+    sizes, blocks = _left_over(gone, labels, repeated, node, work)
     for old, new, axes in zip(node.outputs, work.again(node, inputs), labels.outputs, strict=True):
         if axes:
-            outer = {number - len(axes): sizes[label] for number, label in enumerate(axes) if label is not None and label in sizes}
-            new = work.expand(new, outer, len(axes))  # noqa: PLW2901 - the value that takes the old one's place
+            outer = {number - len(axes): label for number, label in enumerate(axes) if label is not None and label in sizes}
+            whole = frozenset(axis for axis, label in outer.items() if label in blocks)
+            new = work.expand(new, {axis: sizes[label] for axis, label in outer.items()}, len(axes), whole)  # noqa: PLW2901 - in its place
         work.replace(old, new)
     return True
 
 
-def _once(number: int, found: Expansion, labels: Labels, repeated: dict[int, Expansion], node: ir.Node, work: Rewriting) -> set[int]:
+def _once(number: int, labels: Labels, repeated: dict[int, Expansion], node: ir.Node, work: Rewriting) -> set[int]:
     """The axes (from the end) along which input `number` need not be repeated."""
     axes: set[int] = set()
-    own = labels.inputs[number]
+    own, found = labels.inputs[number], repeated[number]
     for axis in found.sizes:
         label = own[axis] if own else None
-        if label is not None and (labels.broadcasts or _all_repeat(label, labels, repeated, node, work)):
+        if label is not None and ((labels.broadcasts and axis not in found.blocks) or _all_repeat(label, labels, repeated, node, work)):
             axes.add(axis)
     return axes
 
 
 def _all_repeat(label: Label, labels: Labels, repeated: dict[int, Expansion], node: ir.Node, work: Rewriting) -> bool:
-    """Whether every input that has this axis repeats something along it, or has size 1 there."""
+    """Whether every input that has this axis repeats equally large blocks along it, or has size 1 there."""
+    blocks = set()
     for number, own in enumerate(labels.inputs):
         for axis, other in enumerate(own):
             if other == label and not is_size_one(work, node.inputs[number], axis):
                 found = repeated.get(number)
-                if found is None or axis - len(own) not in found.sizes:
+                base = work.shape(found.base) if found is not None else None
+                if found is None or base is None or axis - len(own) not in found.sizes:
                     return False
-    return True
+                blocks.add(base[axis])
+    return len(blocks) == 1
 
 
 def _left_over(
     gone: dict[int, set[int]], labels: Labels, repeated: dict[int, Expansion], node: ir.Node, work: Rewriting
-) -> dict[Label, ir.Value]:
-    """Labels along which no input has its full size any more, and that size: the result has to be repeated along them."""
+) -> tuple[dict[Label, ir.Value], set[Label]]:
+    """Labels along which no input has its full size any more, and that size: the result has to be repeated along them; and whose are blocks."""
     sizes = {labels.inputs[number][axis]: repeated[number].sizes[axis] for number, axes in gone.items() for axis in axes}
+    blocks = {labels.inputs[number][axis] for number, axes in gone.items() for axis in axes if axis in repeated[number].blocks}
     for number, own in enumerate(labels.inputs):
         for axis, label in enumerate(own):
             if label in sizes and axis - len(own) not in gone.get(number, ()) and not is_size_one(work, node.inputs[number], axis):
                 del sizes[label]
-    return sizes
+    return sizes, blocks
 
 
 def through_reshape(node: ir.Node, work: Rewriting) -> bool:
-    """A Reshape that leaves the repeated axis whole reshapes one copy."""
+    """A Reshape that leaves the copies of the repeated axis whole reshapes one copy; it may merge that axis with those after it, or back."""
     found = work.expansion(node.inputs[0])
     before, after = work.shape(node.inputs[0]), work.shape(node.outputs[0])
-    target = node.inputs[1]
-    if found is None or before is None or after is None or target is None or node.attributes.get_int("allowzero", 0):
+    target, base = node.inputs[1], work.shape(found.base) if found is not None else None
+    if found is None or base is None or before is None or after is None or target is None or copies_nothing(node):
         return False
-    places = {axis: same_place(before, after, axis + len(before)) for axis in found.sizes}
-    moved = {axis: place for axis, place in places.items() if place is not None}
-    if not moved or any(place is None for place in places.values()):
-        return False
-    shape = with_ones(target, sorted(set(moved.values())), len(after), work)
-    made = work.emit("Reshape", [found.base, shape])
-    sizes = {place - len(after): found.sizes[axis] for axis, place in moved.items()}
-    work.replace(node.outputs[0], work.expand(made, sizes, len(after)))
+    entries: dict[int, ir.Value] = {}
+    sizes: dict[int, ir.Value] = {}
+    for axis, size in found.sizes.items():
+        times = tuple(whole // one for whole, one in zip(before[axis], base[axis], strict=True))
+        place = _place(before, after, axis + len(before), times)
+        if place is None or place in entries:
+            return False
+        left = tuple(whole // time for whole, time in zip(after[place], times, strict=True))
+        entry = constant_of(work.piece(target, place)) if not is_fixed(left) else None
+        if not is_fixed(left) and (entry is None or int(entry[0]) != -1):
+            return False
+        entries[place] = work.ints(left[0] if is_fixed(left) else -1)
+        sizes[place - len(after)] = size
+    blocks = frozenset(place - len(after) for place, entry in entries.items() if constant_of(entry) != 1)
+    made = work.emit("Reshape", [found.base, with_entries(target, entries, len(after), work)], node.attributes)
+    work.replace(node.outputs[0], work.expand(made, sizes, len(after), blocks))
     return True
+
+
+def _place(before: Shape, after: Shape, axis: int, times: Size) -> int | None:
+    """The axis of the reshaped tensor that starts with the copies that `axis` of the original starts with, `times` of them."""
+    ahead = product(before[:axis])
+    for place, size in enumerate(after):
+        if all(whole % time == 0 for whole, time in zip(size, times, strict=True)) and product(after[:place]) == ahead and not is_one(size):
+            return place
+    return None
+
+
+def copies_nothing(node: ir.Node) -> bool:
+    """Whether a Reshape asks for an axis of size 0 rather than, as usual with 0, for the size the axis has."""
+    target = constant_of(node.inputs[1])
+    return bool(node.attributes.get_int("allowzero", 0)) and target is not None and bool((target == 0).any())
 
 
 def same_place(before: Shape, after: Shape, axis: int) -> int | None:
@@ -98,15 +128,9 @@ def same_place(before: Shape, after: Shape, axis: int) -> int | None:
     return None
 
 
-def with_ones(target: ir.Value, places: list[int], rank: int, work: Rewriting) -> ir.Value:
-    """The shape `target` with 1 in these places."""
-    array = constant_of(target)
-    if array is not None:
-        changed = np.array(array, dtype=np.int64)
-        changed[places] = 1
-        return work.ints(*(int(number) for number in changed))
-    parts = [work.ints(1) if place in places else work.piece(target, place) for place in range(rank)]
-    return work.emit("Concat", parts, {"axis": 0})
+def with_entries(target: ir.Value, entries: Mapping[int, ir.Value], rank: int, work: Rewriting) -> ir.Value:
+    """The shape `target`, a vector of `rank` numbers, with these entries (vectors of one) in place of its own."""
+    return work.vector([entries[place] if place in entries else work.piece(target, place) for place in range(rank)])
 
 
 def through_shape(node: ir.Node, work: Rewriting) -> bool:
@@ -118,13 +142,15 @@ def through_shape(node: ir.Node, work: Rewriting) -> bool:
     start, end, _ = slice(node.attributes.get_int("start", 0), node.attributes.get_int("end", rank)).indices(rank)
     parts = []
     for axis in range(start, end):
-        if axis - rank in found.sizes:
+        if axis - rank in found.sizes and axis - rank not in found.blocks:
             parts.append(found.sizes[axis - rank])
+        elif axis - rank in found.sizes:
+            parts.append(work.emit("Mul", [found.sizes[axis - rank], work.emit("Shape", [found.base], {"start": axis, "end": axis + 1})]))
         else:
             parts.append(work.emit("Shape", [found.base], {"start": axis, "end": axis + 1}))
     if not parts:
         return False
-    work.replace(node.outputs[0], parts[0] if len(parts) == 1 else work.emit("Concat", parts, {"axis": 0}))
+    work.replace(node.outputs[0], work.vector(parts))
     return True
 
 
@@ -142,7 +168,7 @@ def of_expand(node: ir.Node, work: Rewriting) -> bool:
         work.replace(node.outputs[0], work.again(node, [lifted, target])[0])
         return True
     outer, inner = work.expansion(node.outputs[0]), work.expansion(value)
-    if outer is None or inner is None:
+    if outer is None or inner is None or inner.blocks:
         return False
     work.replace(node.outputs[0], work.expand(inner.base, {**inner.sizes, **outer.sizes}, len(after)))
     return True

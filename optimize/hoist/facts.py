@@ -15,7 +15,8 @@ Size = tuple[int, ...]
 Shape = tuple[Size, ...]
 
 WORLDS = 3
-_OTHER_CANDIDATES, _OTHER_LENGTH = 131, 37
+# Rules weigh work at a request between the small and the large ones that rankers get.
+_CANDIDATES, _OTHER_CANDIDATES, _OTHER_LENGTH = 64, 31, 37
 
 
 class Facts:
@@ -25,7 +26,7 @@ class Facts:
     """
 
     def __init__(self, model: ir.Model, signature: Signature) -> None:
-        usual = sizes_of(signature)
+        usual = sizes_of(signature, candidates=_CANDIDATES)
         lengths = {name: _OTHER_LENGTH + 3 * number for number, name in enumerate(usual.dims)}
         worlds = (usual, Sizes(candidates=_OTHER_CANDIDATES, dims=usual.dims), Sizes(candidates=_OTHER_CANDIDATES, dims=lengths))
         self._tensors = [Tensors(model, {spec.name: sizes.shape(spec, signature) for spec in signature.inputs}) for sizes in worlds]

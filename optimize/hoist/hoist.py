@@ -6,11 +6,12 @@ from collections.abc import Iterable
 
 import msgspec
 import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
+from onnxscript.optimizer._constant_folding import FoldConstantsPass
 
 from ...core.signature import Signature
 from ..cost.dependence import inlined
-from ..rewrites.tidy import tidy
-from . import batched, concats, expands, products, slices
+from . import batched, concats, expands, flattening, products, selections, slices
 from .facts import Facts
 from .labels import _RULES
 from .rewriting import Rule, rewrite
@@ -23,8 +24,13 @@ RULES: dict[str, Iterable[Rule]] = {
     "ReduceSum": (expands.through_operation, batched.sum_of_product, concats.sum_over, concats.through_operation),
     "Gather": (expands.through_operation, slices.gather_of_one),
     "Slice": (expands.through_operation, concats.slice_of, slices.slice_up, concats.through_operation),
-    "Reshape": (expands.through_reshape, concats.through_flattening),
+    "Reshape": (expands.through_reshape, flattening.unflatten, concats.through_flattening),
     "Shape": (expands.through_shape,),
+    "Identity": (selections.identity,),
+    "Split": (selections.split_constant, expands.through_operation, concats.through_operation),
+    "Transpose": (selections.transpose_constant, expands.through_operation, concats.through_operation),
+    "ScatterElements": (expands.through_operation, selections.scatter_over_all),
+    "GatherND": (expands.through_operation, selections.gather_from_copies),
     "Expand": (expands.of_expand,),
     "Tile": (expands.of_tile,),
     "ConstantOfShape": (expands.of_constant_of_shape,),
@@ -42,6 +48,7 @@ class Hoisted(msgspec.Struct, frozen=True):
 def hoist(model: ir.Model, signature: Signature) -> Hoisted:
     """`model`, which is not changed, with request inputs of leading dimension 1."""
     work = inlined(model).clone()
+    fold(work)
     once = msgspec.structs.replace(signature, layout="request")
     _repeat_inputs(work, signature)
     applied = rewrite(work, lambda graph: Facts(graph, once), RULES)
@@ -76,3 +83,14 @@ def _repeat_inputs(model: ir.Model, signature: Signature) -> None:
         value.shape = ir.Shape((1, *spec.shape[1:]))
         added.append(repeat)
     graph.insert_before(graph[0], added)
+
+
+def fold(model: ir.Model) -> None:
+    """Compute what depends on weights alone, of whatever size: a weight that is cut out of another one, or turned."""
+    FoldConstantsPass(shape_inference=False, input_size_limit=2**31, output_size_limit=2**31, should_fold=_may_fold)(model)
+    RemoveUnusedNodesPass()(model)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+
+
+def _may_fold(node: ir.Node) -> bool | None:
+    return False if node.op_type in {"Expand", "Tile", "ConstantOfShape", "OneHot", "EyeLike"} else None

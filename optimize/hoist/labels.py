@@ -183,6 +183,18 @@ def _gather_elements(node: ir.Node, work: Rewriting) -> Labels | None:
     return _same_axes_but(node, work, {node.attributes.get_int("axis", 0)}, inputs=2)
 
 
+def _scatter_elements(node: ir.Node, work: Rewriting) -> Labels | None:
+    return _same_axes_but(node, work, {node.attributes.get_int("axis", 0)}, inputs=3)
+
+
+def _gather_nd(node: ir.Node, work: Rewriting) -> Labels | None:
+    ranks, out = _ranks(work, node.inputs), _rank(work, node.outputs[0])
+    if ranks is None or out is None or node.attributes.get_int("batch_dims", 0):
+        return None
+    index: tuple[Label, ...] = tuple(range(ranks[1] - 1))
+    return Labels(((None,) * ranks[0], (*index, None)), ((*index, *(None,) * (out - len(index))),))
+
+
 def _reduce(node: ir.Node, work: Rewriting) -> Labels | None:
     rank, axes = _rank(work, node.inputs[0]), axes_of(node)
     if rank is None or axes is None:
@@ -289,6 +301,8 @@ _RULES: dict[str, Callable[[ir.Node, Rewriting], Labels | None]] = {
     "Gemm": _gemm,
     "Gather": _gather,
     "GatherElements": _gather_elements,
+    "GatherND": _gather_nd,
+    "ScatterElements": _scatter_elements,
     "Concat": _concat,
     "CumSum": _cumsum,
     "Slice": _slice,

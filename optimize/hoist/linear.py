@@ -70,7 +70,7 @@ def terms_of(layer: Layer, work: Rewriting) -> list[Term] | None:
 def _terms(value: ir.Value, weight: np.ndarray, work: Rewriting, depth: int) -> Iterator[Term]:
     node = value.producer()
     found = work.expansion(value)
-    if found is not None and -1 not in found.sizes:
+    if found is not None and -1 not in found.sizes and not found.blocks:
         yield from _terms(found.base, weight, work, depth + 1)
         return
     if node is None or node.domain != "" or depth > _DEEPEST:

@@ -117,7 +117,7 @@ def _attention(layer: Layer, whole: Shape, groups: Sequence[_Group], pairs: Sequ
     flat = work.emit("Reshape", [query, work.ints(-1, inputs)])
     result = work.emit("Gemm", [flat, work.emit("Reshape", [matrix, work.ints(inputs, -1)]), *_flattened(added, of_key, keys[0], work)])
     past = work.ints(of_key[1][0]) if is_fixed(of_key[1]) else _size(keys[0], -2, work)
-    target = _vector([work.ints(-1), past, work.ints(outputs)], work)
+    target = work.vector([work.ints(-1), past, work.ints(outputs)])
     full = work.emit("Reshape", [result, target])
     for group in outside:
         value, weight = _joined(group, 3, work)
@@ -149,7 +149,7 @@ def _flattened(added: ir.Value | None, of_key: Shape, key: ir.Value, work: Rewri
         past = work.ints(of_key[1][0]) if is_fixed(of_key[1]) else _size(key, -2, work)
         array = constant_of(added)
         lifted = work.constant(array.reshape(1, -1), "bias") if array is not None else work.emit("Reshape", [added, work.ints(1, -1)])
-        added = work.emit("Tile", [lifted, _vector([work.ints(1), past], work)])
+        added = work.emit("Tile", [lifted, work.vector([work.ints(1), past])])
         return [added]
     return [work.emit("Reshape", [added, work.ints(1, -1)])]
 
@@ -157,10 +157,3 @@ def _flattened(added: ir.Value | None, of_key: Shape, key: ir.Value, work: Rewri
 def _size(value: ir.Value, axis: int, work: Rewriting) -> ir.Value:
     rank = len(work.shape(value) or ())
     return work.emit("Shape", [value], {"start": rank + axis, "end": rank + axis + 1})
-
-
-def _vector(parts: Sequence[ir.Value], work: Rewriting) -> ir.Value:
-    arrays = [constant_of(part) for part in parts]
-    if all(array is not None for array in arrays):
-        return work.ints(*(int(array[0]) for array in arrays if array is not None))
-    return work.emit("Concat", parts, {"axis": 0})

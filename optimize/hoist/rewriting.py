@@ -9,16 +9,21 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
-from .facts import Facts, Shape, Size, is_one
+from .facts import WORLDS, Facts, Shape, Size, is_one
 
 _MOST_SWEEPS = 200
 
 
 class Expansion(msgspec.Struct, frozen=True):
-    """A value that repeats `base` (of the same rank) along some axes; `sizes` are the repetitions, int64 [1], by axis from the end."""
+    """A value that repeats `base` (of the same rank) along some axes; `sizes` are the repetitions, int64 [1], by axis from the end.
+
+    Along the axes in `blocks` the base has more than one entry, and the whole block is repeated (Tile); along others it has size 1, so that
+    broadcasting can repeat it (Expand).
+    """
 
     base: ir.Value
     sizes: dict[int, ir.Value]
+    blocks: frozenset[int] = frozenset()
 
 
 class Rewriting:
@@ -84,19 +89,19 @@ class Rewriting:
     # -- repetition ------------------------------------------------------------------------------------------------------------
 
     def expansion(self, value: ir.Value | None) -> Expansion | None:
-        """What `value` repeats, if it is the result of an Expand that adds no axes."""
+        """What `value` repeats, if it is the result of an Expand or a Tile that adds no axes."""
         node = value.producer() if value is not None else None
-        if node is None or node.op_type != "Expand" or node.domain != "":
+        if node is None or node.op_type not in {"Expand", "Tile"} or node.domain != "":
             return None
         base, target = node.inputs[0], node.inputs[1]
-        before, after = self.shape(base), self.shape(value)
+        before, after, asked = self.shape(base), self.shape(value), self.shape(target)
         if base is None or target is None or before is None or after is None or len(before) != len(after):
             return None
-        axes = [axis for axis, (old, new) in enumerate(zip(before, after, strict=True)) if is_one(old) and not is_one(new)]
-        asked = self.shape(target)
-        if not axes or asked is None or len(asked) != 1 or not asked[0] == (len(after),) * len(asked[0]):
+        axes = [axis for axis, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
+        if not axes or asked != ((len(after),) * WORLDS,):
             return None
-        return Expansion(base, {axis - len(after): self.piece(target, axis) for axis in axes})
+        blocks = frozenset(axis - len(after) for axis in axes if not is_one(before[axis]))
+        return Expansion(base, {axis - len(after): self.piece(target, axis) for axis in axes}, blocks)
 
     def piece(self, vector: ir.Value, index: int) -> ir.Value:
         """Entry `index` of an int64 vector, as a vector of one."""
@@ -112,19 +117,19 @@ class Rewriting:
                 return part
         return self.emit("Slice", [vector, self.ints(index), self.ints(index + 1)])
 
-    def expand(self, value: ir.Value, sizes: Mapping[int, ir.Value], rank: int) -> ir.Value:
-        """Repeat `value`, of this rank, along axes counted from the end where it has size 1."""
-        if not sizes:
-            return value
-        parts: list[ir.Value] = []
-        for axis in range(-rank, 0):
-            parts.append(sizes[axis] if axis in sizes else self.ints(1))
+    def expand(self, value: ir.Value, sizes: Mapping[int, ir.Value], rank: int, blocks: frozenset[int] = frozenset()) -> ir.Value:
+        """Repeat `value`, of this rank, along axes counted from the end: those in `blocks` as they are, others where it has size 1."""
+        for op, axes in (("Tile", sizes.keys() & blocks), ("Expand", sizes.keys() - blocks)):
+            if axes:
+                value = self.emit(op, [value, self.vector([sizes[axis] if axis in axes else self.ints(1) for axis in range(-rank, 0)])])
+        return value
+
+    def vector(self, parts: Sequence[ir.Value]) -> ir.Value:
+        """Int64 vectors of one entry, as one vector."""
         arrays = [constant_of(part) for part in parts]
         if all(array is not None for array in arrays):
-            target = self.ints(*(int(array[0]) for array in arrays if array is not None))
-        else:
-            target = parts[0] if len(parts) == 1 else self.emit("Concat", parts, {"axis": 0})
-        return self.emit("Expand", [value, target])
+            return self.ints(*(int(array[0]) for array in arrays if array is not None))
+        return parts[0] if len(parts) == 1 else self.emit("Concat", parts, {"axis": 0})
 
     def _insert(self, node: ir.Node) -> Sequence[ir.Value]:
         if self._before is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from .expands import copies_nothing, same_place, with_entries
 from .facts import is_one
 from .labels import is_size_one, labels_of
 from .rewriting import Rewriting, constant_of
@@ -69,17 +70,15 @@ def _cut(node: ir.Node, value: ir.Value | None, axis: int, work: Rewriting) -> i
 
 
 def _above_reshape(node: ir.Node, source: ir.Node, axis: int, work: Rewriting) -> bool:
-    from .expands import same_place, with_ones  # noqa: PLC0415
-
     before, after = work.shape(source.outputs[0]), work.shape(source.inputs[0])
     target = source.inputs[1]
-    if before is None or after is None or target is None or source.attributes.get_int("allowzero", 0):
+    if before is None or after is None or target is None or copies_nothing(source):
         return False
     place = same_place(before, after, axis)
     if place is None:
         return False
     one = _cut(node, source.inputs[0], place, work)
-    made = work.emit("Reshape", [one, with_ones(target, [axis], len(before), work)])
+    made = work.emit("Reshape", [one, with_entries(target, {axis: work.ints(1)}, len(before), work)])
     work.replace(node.outputs[0], made)
     return True
 

@@ -1,0 +1,80 @@
+"""Reads and writes at computed positions that come to something simpler."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from .facts import is_one
+from .rewriting import Rewriting, constant_of
+
+
+def identity(node: ir.Node, work: Rewriting) -> bool:
+    """An Identity is what it reads, unless both have to be there as inputs and outputs of the graph."""
+    value = node.inputs[0]
+    if value is None or node.outputs[0].is_graph_output():
+        return False
+    work.replace(node.outputs[0], value)
+    return True
+
+
+def scatter_over_all(node: ir.Node, work: Rewriting) -> bool:
+    """Writing to position 0 along an axis of size 1 replaces everything: PyTorch's `x[:, 0] = y` on such an axis."""
+    data, index, updates = (work.shape(value) for value in node.inputs)
+    axis = node.attributes.get_int("axis", 0)
+    if data is None or index is None or updates != data or index != data or not is_one(data[axis % len(data)]):
+        return False
+    if node.attributes.get_string("reduction", "none") != "none" or not _zero(node.inputs[1]):
+        return False
+    written = node.inputs[2]
+    if written is None:
+        return False
+    work.replace(node.outputs[0], written)
+    return True
+
+
+def _zero(value: ir.Value | None) -> bool:
+    while value is not None and (node := value.producer()) is not None and node.op_type in {"Expand", "Unsqueeze", "Reshape", "Squeeze"}:
+        value = node.inputs[0]
+    array = constant_of(value)
+    return array is not None and not np.any(array)
+
+
+def gather_from_copies(node: ir.Node, work: Rewriting) -> bool:
+    """`x[arange(rows), position]` where every row of x is the same: row 0 will do, `x[0, position]`."""
+    found, index = work.expansion(node.inputs[0]), node.inputs[1]
+    source = index.producer() if index is not None else None
+    data, positions = work.shape(node.inputs[0]), work.shape(index)
+    if found is None or source is None or data is None or positions is None or node.attributes.get_int("batch_dims", 0):
+        return False
+    rows = found.sizes.get(-len(data))
+    if rows is None or found.blocks or source.op_type != "Concat" or len(positions) != 2 or positions[0] != data[0]:
+        return False
+    first = work.shape(source.inputs[0])
+    if source.attributes.get_int("axis", 0) not in {-1, 1} or first is None or not is_one(first[-1]):
+        return False
+    kept = {axis: size for axis, size in found.sizes.items() if axis != -len(data)}
+    zero = work.expand(work.constant(np.zeros((1, 1), dtype=np.int64), "row"), {-2: rows}, 2)
+    place = work.emit("Concat", [zero, *source.inputs[1:]], {"axis": -1})
+    work.replace(node.outputs[0], work.again(node, [work.expand(found.base, kept, len(data)), place])[0])
+    return True
+
+
+def split_constant(node: ir.Node, work: Rewriting) -> bool:
+    """The parts of a constant are constants."""
+    array, sizes = constant_of(node.inputs[0]), constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    if array is None or sizes is None:
+        return False
+    parts = np.split(array, np.cumsum(sizes)[:-1], axis=node.attributes.get_int("axis", 0))
+    for old, part in zip(node.outputs, parts, strict=True):
+        work.replace(old, work.constant(np.ascontiguousarray(part), "part"))
+    return True
+
+
+def transpose_constant(node: ir.Node, work: Rewriting) -> bool:
+    """A constant that is turned is another constant."""
+    array, order = constant_of(node.inputs[0]), node.attributes.get_ints("perm", None)
+    if array is None:
+        return False
+    work.replace(node.outputs[0], work.constant(np.ascontiguousarray(np.transpose(array, order)), "turned"))
+    return True
