@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -30,7 +31,7 @@ from ..optimize.export import export
 from ..optimize.timing import Contender, race
 from ..quality.evaluate import evaluate_users, pair
 from ..recipes.recipe import Recipe
-from ..recipes.steps import Prune, Step
+from ..recipes.steps import LowRank, Prune, Step
 from ..runtime.session import SessionSettings, open_session
 
 CANDIDATES = 256
@@ -46,7 +47,7 @@ class Deep(Ranker):
     def __init__(self, *, users: int, items: int) -> None:
         super().__init__(users=users, items=items, dim=32, hidden=(512, 256))
         widths = (128, 512, 256, 128)
-        layers = [part for a, b in zip(widths, widths[1:], strict=False) for part in (nn.Linear(a, b), nn.ReLU())]
+        layers = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]
         self.top = nn.Sequential(*layers, nn.Linear(128, 1))
 
 
@@ -56,7 +57,8 @@ def steps(kind: str) -> list[tuple[str, Step]]:
     for keep in KEEPS:
         keeps += [(f"keep {keep}, as they were", Prune(keep=keep, refit=False)), (f"keep {keep}", Prune(keep=keep))]
     within: list[tuple[str, Step]] = [(f"max error {error}", Prune(max_error=error)) for error in ERRORS]
-    return {"prune": [*keeps, *within]}[kind]
+    low: list[tuple[str, Step]] = [(f"max error {error}", LowRank(max_error=error)) for error in ERRORS]
+    return {"prune": [*keeps, *within], "low_rank": low}[kind]
 
 
 def run(store: Store, folder: Path, parts: list[str], *, seconds: float) -> list[str]:
@@ -67,13 +69,13 @@ def run(store: Store, folder: Path, parts: list[str], *, seconds: float) -> list
     for part in parts:
         lines += [f"{part}:", "", "| step | NDCG@10 ratio | time ratio | what happened |", "|---|---|---|---|"]
         for name, step in steps(part):
-            lines.append(_line(name, step, base, case, store, seconds))
+            lines.append(_line(name, step, base, case, store=store, seconds=seconds))
             print(lines[-1], file=sys.stderr, flush=True)
         lines.append("")
     return lines
 
 
-def _line(name: str, step: Step, base: ModelArtifact, case: Case, store: Store, seconds: float) -> str:
+def _line(name: str, step: Step, base: ModelArtifact, case: Case, *, store: Store, seconds: float) -> str:
     recipe = Recipe(name="trial", version=1, description="bench", steps=(step,))
     try:
         found = apply(recipe, base, store=store, requests=case.calibration)
@@ -118,7 +120,7 @@ def main(parts: list[str]) -> None:
     """Run the parts named, both without names."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(os.environ.get("LIFTGATE_BENCH", name))
-        print("\n".join(run(Store(folder / "store"), folder, parts or ["prune"], seconds=2.0)))
+        print("\n".join(run(Store(folder / "store"), folder, parts or ["prune", "low_rank"], seconds=2.0)))
 
 
 if __name__ == "__main__":

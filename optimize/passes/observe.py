@@ -85,6 +85,9 @@ def watch(model: ir.Model, names: Sequence[str], context: StepContext) -> Iterat
     copy = model.clone()
     values = {value.name: value for node in copy.graph for value in node.outputs}
     computed = [name for name in wanted if name in values]
+    if not computed:
+        yield from context.feeds(REQUESTS)
+        return
     copy.graph.outputs[:] = [values[name] for name in computed]
     with tempfile.TemporaryDirectory(prefix="liftgate-") as folder:
         path = Path(folder) / "watched.onnx"

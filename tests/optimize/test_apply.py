@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from liftgate.recipes.steps import Prune, QuantizeDynamic
 from .conftest import make_requests
 
 
-def test_steps_and_parents_are_kept_in_the_lineage(exported: ModelArtifact, store: Store, requests: Requests) -> None:
-    result = apply("prune-int8", "v1.1", store=store, requests=requests)
+def test_steps_and_parents_are_kept_in_the_lineage(exported: ModelArtifact, store: Store) -> None:
+    result = apply("prune-int8", "v1.1", store=store, requests=make_requests(40))
     manifest = result.manifest
     assert manifest.name == "v1.1-prune-int8"
     assert manifest.parent == exported.manifest.digest
@@ -35,12 +36,12 @@ def test_a_step_records_how_scores_and_size_moved(exported: ModelArtifact, store
     assert numbers["size_bytes_after"] < numbers["size_bytes_before"]
 
 
-def test_pruning_makes_the_file_and_the_matrices_smaller(exported: ModelArtifact, store: Store, requests: Requests) -> None:
+def test_pruning_makes_the_file_and_the_matrices_smaller(exported: ModelArtifact, store: Store) -> None:
     recipe = Recipe(name="half", version=1, description="", steps=(Prune(keep=0.5),))
-    result = apply(recipe, exported, store=store, requests=requests)
+    result = apply(recipe, exported, store=store, requests=make_requests(40))
     # mlp.0: 32 -> 16 units of 24 inputs and a bias, mlp.2: 16 -> 8 units; 16 * 25 + (32 * 16 - 16 * 8) + 8 + 8.
     assert exported.manifest.parameters - result.manifest.parameters == 16 * 25 + 32 * 16 - 16 * 8 + 8 + 8
-    assert "mlp.0 32 -> 16, mlp.2 16 -> 8" in result.manifest.steps[-1].summary
+    assert re.match(r"mlp\.0 32 -> 16 \(error [\d.e-]+\), mlp\.2 16 -> 8 \(error [\d.e-]+\) units", result.manifest.steps[-1].summary)
 
 
 def test_a_bare_archive_is_exported_under_its_own_name_first(archive: Path, tmp_path: Path) -> None:

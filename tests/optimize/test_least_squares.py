@@ -91,5 +91,6 @@ def test_no_pair_of_columns_explains_more_than_the_chosen_one_on_easy_data() -> 
     x = RANDOM.normal(size=(ROWS, 4))
     weights = np.array([[3.0], [0.1], [2.0], [0.2]])
     kept = set(elimination([Part(moments(x, x @ weights), weights, np.arange(4)[:, None], bias=True)])[2:].tolist())
-    errors = {pair: np.linalg.lstsq(x[:, pair], x @ weights, rcond=None)[1][0] for pair in itertools.combinations(range(4), 2)}
-    assert kept == set(min(errors, key=lambda pair: errors[pair]))
+    pairs = list(itertools.combinations(range(4), 2))
+    errors = [float(np.linalg.lstsq(x[:, list(pair)], x @ weights, rcond=None)[1][0]) for pair in pairs]
+    assert kept == set(pairs[int(np.argmin(errors))])

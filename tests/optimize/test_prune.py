@@ -128,7 +128,8 @@ BATCH = """(float[rows,2] x) => (float[rows] score)
 
 
 def test_a_batch_of_matrices_is_pruned_as_one_and_fitted_one_by_one(tmp_path: Path) -> None:
-    weights = {"w1": np.stack([SUM, 2 * SUM]), "b1": np.zeros((2, 1, 3)), "w2": np.array([[[1], [2], [3]], [[3], [1], [2]]])}
+    weights: dict[str, np.ndarray] = {"w1": np.stack([SUM, 2 * SUM]), "b1": np.zeros((2, 1, 3))}
+    weights["w2"] = np.array([[[1], [2], [3]], [[3], [1], [2]]])
     context = calibrated(BATCH, tmp_path, {"x": positive(CANDIDATES, 2)}, weights=weights)
     run_step(Prune(keep=0.6, multiple_of=1), context)
     assert shapes(context.target) == {"w1": (2, 2, 2), "b1": (2, 1, 2), "w2": (2, 2, 1), "axes": (2,)}
@@ -147,7 +148,8 @@ TOWERS = """(float[rows,2] x) => (float[rows,1] score)
 
 def test_towers_in_one_vector_are_pruned_one_after_the_other(tmp_path: Path) -> None:
     ones = np.ones(6)
-    weights = {"w1": SUM, "v1": SUM, "scale": 2 * ones, "shift": 0 * ones, "mean": 0 * ones, "var": ones, "w2": np.arange(1, 7)[:, None]}
+    norm = {"scale": 2 * ones, "shift": 0 * ones, "mean": 0 * ones, "var": ones}
+    weights: dict[str, np.ndarray] = {"w1": SUM, "v1": SUM, **norm, "w2": np.arange(1, 7)[:, None]}
     context = calibrated(TOWERS, tmp_path, {"x": positive(CANDIDATES, 2)}, weights=weights)
     record, _ = run_step(Prune(keep=0.6, multiple_of=1), context)
     assert "w1 3 -> 2" in record.summary
