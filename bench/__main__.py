@@ -9,9 +9,10 @@ from pathlib import Path
 from ..core.machine import this_machine, tool_versions
 from ..core.store import Store
 from . import fuzz, gates, recipes, router
+from .optimize import run as optimize
 from .zoo import environment as zoo
 
-PARTS = ("recipes", "router", "gates", "fuzz", "zoo")
+PARTS = ("recipes", "router", "gates", "fuzz", "zoo", "optimize")
 
 
 def main(wanted: list[str]) -> None:
@@ -32,6 +33,8 @@ def main(wanted: list[str]) -> None:
                 print("\n".join(gates.run(store, repeats=8, seconds=8)))
             elif part == "fuzz":
                 print("\n".join(fuzz.run(10_000)))
+            elif part == "optimize":
+                print("\n".join(optimize.run()))
             elif part == "zoo":
                 if zoo.run():
                     raise SystemExit("a model of the zoo was exported wrongly, or crashed the export")

@@ -41,7 +41,7 @@ def build(place: CaseFolder, variant: Variant) -> Built:
     key = _key(job, variant)
     kept = job.folder / "built.json"
     if kept.is_file():
-        built = decode(kept.read_bytes(), Built)
+        built: Built = decode(kept.read_bytes(), Built)
         if built.key == key and (built.path is None or built.path.exists()):
             return built
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -59,14 +59,17 @@ def build(place: CaseFolder, variant: Variant) -> Built:
     written.unlink()
     if code:
         kept.write_bytes(encode(Built(key=key, path=None, settings="", seconds=0.0, failure=reason)))
-    return decode(kept.read_bytes(), Built)
+    made: Built = decode(kept.read_bytes(), Built)
+    return made
 
 
 def _key(job: Job, variant: Variant) -> str:
     """Digest of what the variant is made from: the export, the requests, and the code that builds it."""
     digest = hashlib.sha256(f"{variant.name} {job.base.name} {sha256_of(job.calibration)}".encode())
-    made_by = _sources("optimize", "recipes") if variant.ours else [*_sources("bench/optimize/build"), REQUIREMENTS]
-    for path in made_by:
+    builders = CHECKOUT / "bench" / "optimize" / "build"
+    tool = {"ort": "onnxruntime", "olive": "olive", "nncf": "nncf", "inc": "inc"}.get(variant.name.split("-")[0])
+    made_by = _sources("optimize", "recipes") if variant.ours else [builders / "calibration.py", REQUIREMENTS]
+    for path in [*made_by, *([builders / f"{tool}.py"] if tool else [])]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -149,7 +149,8 @@ def _favourites(train: pd.DataFrame, genre: Ints, users: int) -> Ints:
     liked = train[train["rating"] >= LIKED]
     counts = np.zeros((users + 1, GENRES), dtype=np.int64)
     np.add.at(counts, (liked["user"].to_numpy(), genre[liked["item"].to_numpy()]), 1)
-    return counts.argmax(axis=1)
+    favourites: Ints = counts.argmax(axis=1)
+    return favourites
 
 
 def _thirds(per_user: Ints) -> dict[int, str]:

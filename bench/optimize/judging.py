@@ -100,7 +100,7 @@ class Judge:
         if built.path is None:
             raise AssertionError("a variant that was not built gives no scores")
         job, requests = job_of(self._place, variant), self._place.requests("holdout")
-        asked = hashlib.sha256(f"{built.key} {_digest(built.path)} {sha256_of(requests)} {some}".encode()).hexdigest()[:16]
+        asked = hashlib.sha256(f"{_digest(built.path)} {sha256_of(requests)} {some}".encode()).hexdigest()[:16]
         kept = job.folder / f"scores-{asked}.npy"
         if not kept.is_file():
             for old in job.folder.glob("scores-*.npy"):

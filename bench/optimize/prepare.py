@@ -57,8 +57,14 @@ def _timing(asked: Requests, case: Case, place: CaseFolder) -> None:
     taken = asked.take(chosen)
     for count in CANDIDATES:
         columns = {name: taken.table[name].to_pylist() for name in taken.table.column_names if name != "label"}
-        cut = {name: [row[:count] for row in rows] if name in case.candidate_inputs else rows for name, rows in columns.items()}
+        cut = {name: [_first(row, count) for row in rows] if name in case.candidate_inputs else rows for name, rows in columns.items()}
         Requests.of(cut, source=place.timing(count).name).write(place.timing(count))
+
+
+def _first(candidates: object, count: int) -> object:
+    if not isinstance(candidates, list):
+        raise AssertionError("a candidate input has a list per request")
+    return candidates[:count]
 
 
 def _trained(case: Case, place: CaseFolder, world: World) -> None:

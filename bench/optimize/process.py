@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -66,7 +67,7 @@ class Worker:
         line = self._answers.readline()
         if not line:
             raise RunFailed(self.name, f"its process ended with code {self._process.wait()}")
-        answer = decode(line, Answer)
+        answer: Answer = decode(line, Answer)
         if isinstance(answer, Failed):
             raise RunFailed(self.name, answer.reason)
         if not isinstance(answer, expected):
@@ -80,8 +81,11 @@ class Worker:
         if self._process.poll() is None:
             try:
                 self._commands.write(encode(Stop()) + b"\n")
-                self._commands.close()
+                self._commands.flush()
                 self._process.wait(timeout=10)
             except (BrokenPipeError, subprocess.TimeoutExpired):
                 self._process.kill()
         self._process.wait()
+        self._answers.close()
+        with suppress(BrokenPipeError):
+            self._commands.close()

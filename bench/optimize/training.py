@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +90,7 @@ def _pointwise_loss(module: torch.nn.Module, batches: _Batches, rows: Ints) -> t
     return functional.binary_cross_entropy(scores, target)
 
 
-def _softmax_loss(module: torch.nn.Module, batches: _Batches, rows: Ints) -> torch.Tensor:
+def _softmax_loss(module: Any, batches: _Batches, rows: Ints) -> torch.Tensor:  # noqa: ANN401 - a module with `users` and `films`
     settings, examples = batches.case.training, batches.examples
     items = np.concatenate([examples.item[rows], batches.popularity.draw(batches.random, settings.negatives)])
     users, films = module.users(**batches.requests(rows)), module.films(**batches.films(items))

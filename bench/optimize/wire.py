@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-
-_Value = TypeVar("_Value")
 
 
 def encode(value: object) -> bytes:
@@ -15,7 +13,7 @@ def encode(value: object) -> bytes:
     return msgspec.json.encode(value, enc_hook=str)
 
 
-def decode(data: bytes | str, kind: type[_Value]) -> _Value:
+def decode(data: bytes | str, kind: Any) -> Any:  # noqa: ANN401 - a type or a union of types, and a value of it
     """The value; raises msgspec.ValidationError."""
     return msgspec.json.decode(data, type=kind, dec_hook=_decoded)
 

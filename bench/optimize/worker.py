@@ -100,7 +100,7 @@ def _onnxruntime(path: Path) -> Prepare:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     score = [session.get_outputs()[0].name]
-    return lambda feeds: lambda: session.run(score, feeds)[0]  # type: ignore[no-any-return]  # onnxruntime has no types
+    return lambda feeds: lambda: session.run(score, feeds)[0]
 
 
 def _liftgate(path: Path) -> tuple[Signature, Prepare]:
@@ -114,14 +114,14 @@ def _liftgate(path: Path) -> tuple[Signature, Prepare]:
 
 
 def _openvino(spec: Spec) -> Prepare:
-    import openvino  # type: ignore[import-not-found]  # noqa: PLC0415
+    import openvino  # noqa: PLC0415
 
     properties = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
     if spec.job.variant == "openvino-fp32":
         properties["INFERENCE_PRECISION_HINT"] = "f32"
     core = openvino.Core()
     model = core.read_model(spec.path)
-    compiled: dict[int, object] = {}
+    compiled: dict[int, openvino.InferRequest] = {}
 
     def prepare(feeds: Feeds) -> Callable[[], np.ndarray]:
         rows = len(next(iter(feeds.values())))
@@ -129,8 +129,8 @@ def _openvino(spec: Spec) -> Prepare:
             # Fixed sizes let it plan its memory: its best case.
             model.reshape({name: list(array.shape) for name, array in feeds.items()})
             compiled[rows] = core.compile_model(model, "CPU", properties).create_infer_request()
-        request: object = compiled[rows]
-        return lambda: request.infer(feeds, share_inputs=True, share_outputs=True)[0]  # type: ignore[attr-defined, no-any-return]
+        request = compiled[rows]
+        return lambda: request.infer(feeds, share_inputs=True, share_outputs=True)[0]
 
     return prepare
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn import functional
 from torch_rechub.basic.features import SequenceFeature, SparseFeature
@@ -23,7 +25,7 @@ _START = RandomNormal(0, 0.05)
 class Dssm(torch.nn.Module):
     """Two towers, cosine."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 - the package has no types
         super().__init__()
         self.model = model
 
@@ -62,7 +64,7 @@ class Dssm(torch.nn.Module):
 class Gru4Rec(torch.nn.Module):
     """A GRU over the history; films are normalized embeddings."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 - the package has no types
         super().__init__()
         self.model = model
 
@@ -84,7 +86,7 @@ class Gru4Rec(torch.nn.Module):
 class Sasrec(torch.nn.Module):
     """Self-attention over the history, of which the last film's place is the user's vector."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 - the package has no types
         super().__init__()
         self.model = model
 
