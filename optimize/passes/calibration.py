@@ -79,7 +79,8 @@ def _extremes(model: onnx.ModelProto, names: Sequence[str], feeds: Feeds) -> np.
     asked = [name for name in dict.fromkeys(names) if name in {output.name for output in session.get_outputs()}]
     found = np.empty((len(feeds), len(names), 2))
     for number, feed in enumerate(feeds):
-        values = {**feed, **dict(zip(asked, session.run(asked, feed), strict=True))}
+        # An empty list of names means all of them to ONNX Runtime.
+        values = {**feed, **dict(zip(asked, session.run(asked, feed) if asked else [], strict=True))}
         found[number] = [(values[name].min(), values[name].max()) for name in names]
     return found
 

@@ -78,6 +78,33 @@ def quantize_biases(model: ir.Model) -> int:
     return count
 
 
+def free_relus(model: ir.Model) -> int:
+    """Write Relu behind a quantized linear node as Max(x, 0) unless what it gives is quantized again; gives how many there were.
+
+    ONNX Runtime fuses a Relu into the float product before it looks for int8 ones; a Relu between products and Q goes into the int8 kernel.
+    """
+    count = 0
+    for node in list(model.graph):
+        source = node.inputs[0].producer() if node.op_type == "Relu" and node.inputs[0] is not None else None
+        if source is None or source.op_type not in {"Gemm", "MatMul"} or not _computes_int8(source):
+            continue
+        output = node.outputs[0]
+        uses = list(output.uses())
+        if uses and not output.is_graph_output() and all(user.op_type == "QuantizeLinear" for user, _ in uses):
+            continue
+        zero = constant(model, "relu_zero", np.zeros((), dtype=np.float32))
+        greater = ir.node("Max", [node.inputs[0], zero], name=node.name)
+        greater.outputs[0].name = output.name
+        greater.outputs[0].type, greater.outputs[0].shape = output.type, output.shape
+        ir.convenience.replace_nodes_and_values(model.graph, node, [node], [greater], [output], [greater.outputs[0]])
+        count += 1
+    return count
+
+
+def _computes_int8(node: ir.Node) -> bool:
+    return _scale(node.inputs[0]) is not None and _scale(node.inputs[1]) is not None
+
+
 def _scale(value: ir.Value | None) -> np.ndarray | None:
     """The constant scale of the DequantizeLinear (perhaps with a Transpose behind it) that gives `value`."""
     node = value.producer() if value is not None else None

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from ...core.errors import RefusedStep, UnknownName
-from .linears import prepared
+from .linears import Place, array_of, array_shape, is_linear, outputs_of, prepared, replace
 
 _LOOKUPS = frozenset({"Gather", "GatherElements", "GatherND", "GatherBlockQuantized"})
 _EXTERNAL_ABOVE_BYTES = 2**30
@@ -50,6 +50,7 @@ def read_quantizable(path: Path, exclude: Collection[str], where: str, *, fuse: 
     graph = prepared(path, where)
     if fuse:
         fuse_bias(graph)
+        _plain_biases(graph)
     ir.external_data.load_to_model(graph)
     model = ir.to_proto(graph)
     name_nodes(model)
@@ -70,6 +71,7 @@ def read_quantizable(path: Path, exclude: Collection[str], where: str, *, fuse: 
         and weights[node.input[1]].data_type == onnx.TensorProto.FLOAT
         and len(weights[node.input[1]].dims) == 2
         and not any(a.name == "transA" and a.i for a in node.attribute)
+        and not (fuse and _odd_bias(node, weights))
     ]
     if not wanted:
         found = ", ".join(f"'{name}'" for name in without_weight[:5])
@@ -79,7 +81,7 @@ def read_quantizable(path: Path, exclude: Collection[str], where: str, *, fuse: 
 
 
 def fuse_bias(model: ir.Model) -> int:
-    """Write MatMul and the Add of a constant bias behind it as one Gemm under the MatMul's name, where the activation is a matrix.
+    """Write MatMul and the Add of a constant bias behind it as one Gemm under the MatMul's name, and other Adds as Sum, on matrices.
 
     ONNX Runtime does the same when it loads a model, but by then Q/DQ nodes are there, and the Gemm that it makes of them runs in float.
     Gives the number of nodes fused.
@@ -87,10 +89,14 @@ def fuse_bias(model: ir.Model) -> int:
     matrices = _matrices(model)
     fused = 0
     for node in list(model.graph):
-        add = _bias_add(node) if node.op_type == "MatMul" and node.domain == "" else None
+        add = _add_behind(node) if node.op_type == "MatMul" and node.domain == "" else None
         if add is None or node.inputs[0] is None or node.inputs[0].name not in matrices:
             continue
         bias = next(value for value in add.inputs if value is not node.outputs[0])
+        if bias is None or not _is_vector(bias, outputs_of(node)):
+            # ONNX Runtime takes any other addend into the Gemm as well, a request's part of a split layer above all; not out of a Sum.
+            add.op_type = "Sum"
+            continue
         gemm = ir.node("Gemm", [node.inputs[0], node.inputs[1], bias], name=node.name, version=node.version)
         gemm.outputs[0].name = add.outputs[0].name
         gemm.outputs[0].type = add.outputs[0].type
@@ -113,8 +119,29 @@ def _matrices(model: ir.Model) -> set[str]:
     return {v.name for v in values if v.type.tensor_type.HasField("shape") and len(v.type.tensor_type.shape.dim) == 2}
 
 
-def _bias_add(node: ir.Node) -> ir.Node | None:
-    """The Add of a constant vector `[outputs]` that alone reads a MatMul with a constant matrix; None when there is none."""
+def _is_vector(value: ir.Value, size: int) -> bool:
+    """Whether a value is a constant of `size` columns, or one number for all of them."""
+    return value.const_value is not None and value.const_value.size in {1, size} and array_shape(value)[-1:] in {(), (1,), (size,)}
+
+
+def _plain_biases(model: ir.Model) -> None:
+    """Give every Gemm's constant bias the shape `[outputs]`: the tool knows no other."""
+    for node in model.graph:
+        if node.op_type != "Gemm" or not is_linear(node) or len(node.inputs) < 3 or node.inputs[2] is None:
+            continue
+        bias = node.inputs[2]
+        if array_shape(bias) != (outputs_of(node),):
+            replace(model, Place(node, 2), np.broadcast_to(array_of(bias).reshape(-1), (outputs_of(node),)))
+
+
+def _odd_bias(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]) -> bool:
+    """Whether a Gemm adds something else than a constant vector."""
+    bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else ""
+    return bool(bias) and (bias not in weights or len(weights[bias].dims) != 1)
+
+
+def _add_behind(node: ir.Node) -> ir.Node | None:
+    """The Add that alone reads a MatMul with a constant matrix; None when there is none."""
     weight, output = node.inputs[1], node.outputs[0]
     uses = list(output.uses())
     if weight is None or weight.const_value is None or len(weight.const_value.shape) != 2 or len(uses) != 1 or output.is_graph_output():
@@ -123,7 +150,7 @@ def _bias_add(node: ir.Node) -> ir.Node | None:
     if add.op_type != "Add" or add.domain != "":
         return None
     other = add.inputs[1 - uses[0].idx]
-    if other is None or other.const_value is None or list(other.const_value.shape) != [weight.const_value.shape[1]]:
+    if other is None or other is output:
         return None
     return add
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
 from onnxruntime.quantization import quantize_static as ort_quantize_static
@@ -21,9 +22,11 @@ from ...core.errors import RefusedStep
 from ...recipes.steps import Calibration, QuantizeStatic
 from ...runtime.archive import quiet
 from ..context import StepContext
+from ..convert.onnx_graph import save
 from .calibration import Feeds, calibration_feeds, ids_seen, require_alike
 from .kernels import int8_kernels
 from .number_format import WeightNumbers, weight_numbers
+from .qdq import free_relus
 from .quantizable import Quantizable, read_quantizable, require_same_tables
 from .sensitivity import REQUESTS_COMPARED, answers, ranking_loss
 
@@ -48,7 +51,7 @@ def quantize_static(step: QuantizeStatic, context: StepContext) -> StepRecord:
     require_alike(before.model, [before.node(name).input[0] for name in before.wanted], feeds, where)
     numbers = weight_numbers(step.format)
     with tempfile.TemporaryDirectory(prefix="liftgate-") as scratch:
-        tool = _Tool(before=before, step=step, numbers=numbers, feeds=feeds, folder=Path(scratch))
+        tool = _Tool(where=where, before=before, step=step, numbers=numbers, feeds=feeds, folder=Path(scratch))
         losses = _losses(tool, context)
         chosen = [name for name in before.wanted if losses[name] <= step.max_sensitivity]
         if not chosen:
@@ -70,11 +73,21 @@ def quantize_static(step: QuantizeStatic, context: StepContext) -> StepRecord:
 class _Tool(msgspec.Struct, frozen=True, kw_only=True):
     """ONNX Runtime's quantizer with everything but the choice of nodes; ranges are calibrated once and kept in `folder`."""
 
+    where: str
     before: Quantizable
     step: QuantizeStatic
     numbers: WeightNumbers
     feeds: Feeds
     folder: Path
+
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # the tool raises whatever it trips over
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            fix = "use calibration = 'minmax', or exclude the nodes of small or 16-bit numbers"
+            raise RefusedStep(self.where, f"ONNX Runtime's quantizer fails ({reason[:240]})", fix=fix) from error
 
     def quantize(self, nodes: Sequence[str], target: Path) -> None:
         """Write the model with `nodes` quantized to `target`."""
@@ -82,7 +95,7 @@ class _Tool(msgspec.Struct, frozen=True, kw_only=True):
         model.CopyFrom(self.before.model)
         # The tool asks for its own optimizer to have run; what matters of that (Gemm for MatMul and Add) is done, with names kept.
         add_pre_process_metadata(model)
-        with quiet(), contextlib.redirect_stdout(io.StringIO()):
+        with quiet(), contextlib.redirect_stdout(io.StringIO()), self._refusing():
             ort_quantize_static(
                 model,
                 target,
@@ -103,6 +116,10 @@ class _Tool(msgspec.Struct, frozen=True, kw_only=True):
                     "CalibStridedMinMax": 1,
                 },
             )
+        written = ir.load(target)
+        ir.external_data.load_to_model(written)  # the file is about to be replaced
+        if free_relus(written):
+            save(written, target)
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # the tool comes without types

@@ -21,7 +21,7 @@ from ..loading import Module, Program, Source
 from .calibration import Feeds, calibration_feeds
 from .kernels import int8_kernels
 from .number_format import weight_numbers
-from .qdq import fold_weights, halve_weights, quantize_biases, reads_int8
+from .qdq import fold_weights, free_relus, halve_weights, quantize_biases, reads_int8
 from .segment_quality import SegmentQuality
 from .sensitivity import answers
 
@@ -65,6 +65,7 @@ def tune_static(step: TuneStatic, context: StepContext) -> StepRecord:
         halve_weights(model)
     fold_weights(model)
     quantize_biases(model)
+    free_relus(model)
     linear = [node for node in model.graph if node.op_type in {"Gemm", "MatMul"}]
     done = [node.name or "" for node in linear if reads_int8(node)]
     if not done:

@@ -91,6 +91,13 @@ def test_a_node_that_hurts_the_ranking_stays_in_float_and_is_named(tmp_path: Pat
     assert record.numbers["nodes_quantized"] == 2.0
 
 
+def test_a_layer_before_one_in_float_still_runs_in_int8(tmp_path: Path) -> None:
+    # ONNX Runtime fuses a Relu that nobody quantizes into a float product, and the Q and DQ before it are then for nothing.
+    record, _ = run_step(QuantizeStatic(max_sensitivity=0.2, exclude=("second", "last")), with_requests(MLP, tmp_path, requests()))
+    assert "1 of 3 MatMul/Gemm in int8 (first)" in record.summary
+    assert int8_kernels(tmp_path / "out.onnx") == 1
+
+
 def test_when_every_node_hurts_nothing_is_written(tmp_path: Path) -> None:
     step = QuantizeStatic(max_sensitivity=1e-9)
     with pytest.raises(RefusedStep, match=r"every node lowers the rank correlation by more than 1e-09 .*'last'"):
@@ -183,6 +190,8 @@ def test_a_model_in_layout_request_is_calibrated_request_by_request(tmp_path: Pa
     context = _with_user(text, tmp_path)
     record, _ = run_step(QuantizeStatic(max_sensitivity=0.2), context)
     assert "user_part" in record.summary
+    # ONNX Runtime would make a Gemm of item_part and the Add behind it, and compute that in float.
+    assert record.numbers["int8_kernels"] == 3.0
     feeds = next(context.feeds())
     assert feeds["user"].shape == (1, 4)
     before, after = (ort.InferenceSession(context.source), ort.InferenceSession(context.target))
