@@ -7,6 +7,8 @@ from typing import assert_never
 from ..core.artifact import StepRecord
 from ..core.signature import Signature
 from ..recipes.steps import (
+    Blend,
+    CompressTables,
     Fuse,
     LowRank,
     Precompute,
@@ -19,6 +21,7 @@ from ..recipes.steps import (
     Sparsify,
     Step,
     ToHalf,
+    TrimTables,
     TuneStatic,
 )
 from .context import StepContext
@@ -80,5 +83,17 @@ def run_step(step: Step, context: StepContext) -> tuple[StepRecord, Signature]:
             from .passes.precompute import precompute
 
             return precompute(step, context), same
+        case CompressTables():
+            from .passes.compress_tables import compress_tables
+
+            return compress_tables(step, context), same
+        case TrimTables():
+            from .passes.trim_tables import trim_tables
+
+            return trim_tables(step, context), same
+        case Blend():
+            from .passes.blend import blend
+
+            return blend(step, context), same
         case _:
             assert_never(step)

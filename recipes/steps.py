@@ -188,6 +188,46 @@ class Sparsify(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         _one_of("sparsify", share=self.share)
 
 
+class CompressTables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="compress_tables"):
+    """Embedding tables in 16, 8 or 4 bits per number, with a scale per row below 16; ids that lie outside still fail.
+
+    Tables below `min_rows` rows, and those that `exclude` names, stay as they are.
+    """
+
+    promise: ClassVar[Promise] = "memory"
+    format: Literal["fp16", "int8", "int4"] = "fp16"
+    min_rows: Annotated[int, msgspec.Meta(ge=1)] = 1000
+    exclude: tuple[str, ...] = ()
+
+
+class TrimTables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="trim_tables"):
+    """Rows that no calibration request asks for share one cold row: their mean, or row 0 (`padding`). Every id stays valid.
+
+    Refused where more than the share `max_cold` of the ids in one half of the requests would be cold after the other half.
+    """
+
+    promise: ClassVar[Promise] = "memory"
+    cold: Literal["mean", "padding"] = "mean"
+    max_cold: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.01
+    min_rows: Annotated[int, msgspec.Meta(ge=1)] = 1000
+    exclude: tuple[str, ...] = ()
+
+
+class Blend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="blend"):
+    """Weights between those of the version before (1 - alpha) and of this model (alpha); costs nothing when serving.
+
+    `auto` tries 0 to 1 in tenths on labelled requests and takes the best NDCG@10 whose worst segment keeps the share `floor` of the base's.
+    """
+
+    promise: ClassVar[Promise] = "same"
+    alpha: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] | Literal["auto"] = "auto"
+    floor: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.99
+
+    def __post_init__(self) -> None:
+        if isinstance(self.alpha, float) and not 0 <= self.alpha <= 1:
+            raise InputError.mismatch("blend: alpha", expected="a share from 0 to 1, or auto", found=f"{self.alpha:g}")
+
+
 Step = (
     QuantizeDynamic
     | QuantizeStatic
@@ -201,6 +241,9 @@ Step = (
     | LowRank
     | PruneHeads
     | Sparsify
+    | CompressTables
+    | TrimTables
+    | Blend
 )
 
 

@@ -46,7 +46,7 @@ class Scaled(msgspec.Struct, frozen=True, kw_only=True):
         """The table as it will be read, float32."""
         codes = np.concatenate([self.codes & 15, self.codes >> 4], axis=1)[:, : self.width] if self.packed else self.codes
         scaled = codes.astype(np.float32) * self.scale
-        return scaled if self.offset is None else scaled + self.offset
+        return np.asarray(scaled if self.offset is None else scaled + self.offset)
 
     @property
     def nbytes(self) -> int:
@@ -74,7 +74,7 @@ def stored(table: np.ndarray, kind: Format) -> Stored | None:
 def row_errors(table: np.ndarray, kept: Stored) -> np.ndarray:
     """|stored - original| / |original| per row (Euclidean norms), float64 [rows]; 0 for rows of zeros that stay zeros."""
     gap, size = np.sqrt(_squared(kept, table)), np.linalg.norm(table.astype(np.float64), axis=1)
-    return np.divide(gap, size, out=np.where(gap > 0, np.inf, 0.0), where=size > 0)
+    return np.asarray(np.divide(gap, size, out=np.where(gap > 0, np.inf, 0.0), where=size > 0))
 
 
 def _symmetric(table: np.ndarray) -> Scaled:
