@@ -28,6 +28,7 @@ LEAST_RATIO = 0.999
 LEAST_LOW = 0.995
 # What differs by rounding only is judged on fewer requests: 20 times as many would say the same.
 _FLOAT32_REQUESTS = 500
+_SCORES_KEPT = 8
 _ITEM = InputSpec(name="item", dtype="int64", shape=("rows",), role="candidate")
 _SIGNATURE = Signature(inputs=(_ITEM,), outputs=(OutputSpec(name="score", dtype="float32", shape=("rows",)),))
 
@@ -103,7 +104,7 @@ class Judge:
         asked = hashlib.sha256(f"{_digest(built.path)} {sha256_of(requests)} {some}".encode()).hexdigest()[:16]
         kept = job.folder / f"scores-{asked}.npy"
         if not kept.is_file():
-            for old in job.folder.glob("scores-*.npy"):
+            for old in sorted(job.folder.glob("scores-*.npy"), key=lambda file: file.stat().st_mtime)[:-_SCORES_KEPT]:
                 old.unlink()
             spec = Spec(job=job, runner=variant.runner, path=built.path)
             with Worker(spec, variant.environment, cache=self._place.root / "inductor", log=job.folder / "score.log") as worker:

@@ -37,6 +37,7 @@ CASES = {
     "demo": "liftgate",
 }
 _PEERS = ("olive-ai", "nncf", "openvino")
+_QUICK_REQUESTS = 300
 
 
 def run(arguments: Sequence[str] = ()) -> list[str]:
@@ -63,7 +64,18 @@ def run(arguments: Sequence[str] = ()) -> list[str]:
     return table(result)
 
 
-def _wanted(arguments: Sequence[str]) -> argparse.Namespace:
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What to run: `most` requests at most are judged (None: all), `seconds` measured per case and number of candidates."""
+
+    cases: list[str]
+    variants: list[str]
+    seconds: float
+    most: int | None
+    data: Path
+    json: Path
+
+
+def _wanted(arguments: Sequence[str]) -> Wanted:
     parser = argparse.ArgumentParser(prog="python -m liftgate.bench.optimize", description=__doc__)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
@@ -71,32 +83,50 @@ def _wanted(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few requests and seconds, for development: says little about quality")
     parser.add_argument("--data", type=Path, default=os.environ.get("LIFTGATE_DATA"), help="folder of ml-latest-small (or LIFTGATE_DATA)")
     parser.add_argument("--json", type=Path, default=FOLDER / "result.json", help="where every sample goes")
-    wanted = parser.parse_args(list(arguments))
-    wanted.most = 300 if wanted.quick else None
-    wanted.seconds = min(wanted.seconds, 4.0) if wanted.quick else wanted.seconds
-    if REFERENCE not in wanted.variants:
-        wanted.variants = [REFERENCE, *wanted.variants]
-    return wanted
-
-
-def _prepare(cases: list[str], data: Path | None) -> None:
-    """Train and export what is not there yet, in the zoo's environment."""
-    if data is None:
+    given = parser.parse_args(list(arguments))
+    if given.data is None:
         fix = "give the folder of ml-latest-small: LIFTGATE_DATA=path make bench PARTS=optimize"
         raise InputError.mismatch("bench optimize", expected="MovieLens ratings", found="no LIFTGATE_DATA", fix=fix)
+    return Wanted(
+        cases=given.cases,
+        # Everything is judged and timed against the reference.
+        variants=sorted({REFERENCE, *given.variants}, key=lambda name: (name != REFERENCE, list(VARIANTS).index(name))),
+        seconds=min(given.seconds, 4.0) if given.quick else given.seconds,
+        most=_QUICK_REQUESTS if given.quick else None,
+        data=given.data,
+        json=given.json,
+    )
+
+
+def _prepare(cases: list[str], data: Path) -> None:
+    """Train and export what is not there yet, in the zoo's environment."""
     command = [str(interpreter("zoo")), "-m", "liftgate.bench.optimize.prepare", "--data", str(data), "--folder", str(FOLDER)]
     _say("training and exporting what is not there yet")
     subprocess.run([*command, "--cases", *cases], check=True, stdout=sys.stderr, env=one_thread(FOLDER / "inductor"))
 
 
-def _case(name: str, wanted: argparse.Namespace) -> CaseResult:
+def _case(name: str, wanted: Wanted) -> CaseResult:
     """Build, judge and time every variant of a case."""
     place = CaseFolder(FOLDER, name)
+    outcomes, ready = _judged(place, wanted)
+    _say(f"{name}: timing {len(ready)} variants")
+    times, failures = time_case(place, ready, seconds=wanted.seconds)
+    for variant in ready:
+        mine = {count: by_variant[variant] for count, by_variant in times.items() if variant in by_variant}
+        outcomes[variant] = msgspec.structs.replace(outcomes[variant], times=mine, failure=failures.get(variant, ""))
+    trained = place.trained
+    if trained is None:
+        raise AssertionError("prepared cases are trained")
+    return CaseResult(name=name, package=CASES[name], ndcg=trained.ndcg, popularity_ndcg=trained.popularity_ndcg, outcomes=outcomes)
+
+
+def _judged(place: CaseFolder, wanted: Wanted) -> tuple[dict[str, Outcome], dict[str, tuple[Variant, Built]]]:
+    """What became of every variant so far, in the order wanted, and those that can be timed."""
     outcomes: dict[str, Outcome] = {}
     ready: dict[str, tuple[Variant, Built]] = {}
     judge: Judge | None = None
-    for variant in sorted((VARIANTS[one] for one in wanted.variants), key=lambda one: one.name != REFERENCE):
-        _say(f"{name}: {variant.name}")
+    for variant in (VARIANTS[one] for one in wanted.variants):
+        _say(f"{place.name}: {variant.name}")
         built = build(place, variant)
         if built.path is None:
             outcomes[variant.name] = Outcome(failure=built.failure, build_s=built.seconds)
@@ -110,17 +140,7 @@ def _case(name: str, wanted: argparse.Namespace) -> CaseResult:
         needs = {count: need_of(built.path, count) for count in CANDIDATES} if variant.ours else {}
         outcomes[variant.name] = Outcome(settings=built.settings, build_s=built.seconds, kept=kept, order=order, needs=needs)
         ready[variant.name] = (variant, built)
-    _say(f"{name}: timing {len(ready)} variants")
-    times, failures = time_case(place, ready, seconds=wanted.seconds)
-    for variant_name in ready:
-        mine = {count: by_variant[variant_name] for count, by_variant in times.items() if variant_name in by_variant}
-        failure = failures.get(variant_name, "")
-        outcomes[variant_name] = msgspec.structs.replace(outcomes[variant_name], times=mine, failure=failure)
-    trained = place.trained
-    if trained is None:
-        raise AssertionError("prepared cases are trained")
-    ordered = {one: outcomes[one] for one in VARIANTS if one in outcomes}
-    return CaseResult(name=name, package=CASES[name], ndcg=trained.ndcg, popularity_ndcg=trained.popularity_ndcg, outcomes=ordered)
+    return outcomes, ready
 
 
 def _say(what: str) -> None:
