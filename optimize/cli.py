@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..console import JsonOption, StoreOption, door, progress_bar, say, write_json
+from .blend.cli import blend_command
 from .search.cli import search_command
 
 if TYPE_CHECKING:
@@ -222,13 +223,14 @@ def apply_command(
     model: ModelArgument,
     name: NameOption = None,
     requests: RequestsOption = None,
+    base: Annotated[str | None, typer.Option("--base", metavar="MODEL", help="The version before, for steps that need both.")] = None,
     store: StoreOption = None,
     json_path: JsonOption = None,
 ) -> None:
     """Apply a recipe and write the result as a new artifact."""
     from ..recipes.recipe import read_recipe  # noqa: PLC0415 - as above
 
-    _apply(read_recipe(recipe), model, name=name, requests=requests, store=store, json_path=json_path)
+    _apply(read_recipe(recipe), model, name=name, requests=requests, base=base, store=store, json_path=json_path)
 
 
 @app.command()
@@ -281,13 +283,23 @@ def inspect(
 
 
 app.command("search")(search_command)
+app.command("blend")(blend_command)
 
 
-def _apply(recipe: Recipe, model: str, *, name: str | None, requests: Path | None, store: Path | None, json_path: str | None) -> None:
+def _apply(
+    recipe: Recipe,
+    model: str,
+    *,
+    name: str | None,
+    requests: Path | None,
+    store: Path | None,
+    json_path: str | None,
+    base: str | None = None,
+) -> None:
     from .apply import apply  # noqa: PLC0415 - as above
 
     with progress_bar() as progress:
-        artifact = apply(recipe, model, name=name, requests=requests, store=_store(store), progress=progress)
+        artifact = apply(recipe, model, name=name, requests=requests, base=base, store=_store(store), progress=progress)
     _tell(artifact, json_path)
 
 

@@ -10,6 +10,7 @@ from ..recipes.steps import (
     Blend,
     CompressTables,
     Fuse,
+    HoistRequest,
     LowRank,
     Precompute,
     Prune,
@@ -35,6 +36,10 @@ def run_step(step: Step, context: StepContext) -> tuple[StepRecord, Signature]:
     # ruff: noqa: PLC0415
     same = context.signature
     match step:
+        case HoistRequest():
+            from .passes.hoist_request import hoist_request
+
+            return hoist_request(step, context)
         case QuantizeDynamic():
             from .passes.quantize_dynamic import quantize_dynamic
 

@@ -104,21 +104,35 @@ def evaluate_users(
     progress: Progress = silent,
 ) -> Evaluation:
     """The same as `evaluate`, with the value of every user kept."""
-    judges = [parse_metric(m, where="metrics") for m in metrics]
     asked = Requests.load(requests)
-    labels = asked.labels
-    if labels is None:
-        fix = "add one: a list per request, one relevance per candidate"
-        raise InputError.mismatch(asked.source, expected=f"a column '{columns.LABEL}' to judge rankings by", found="none", fix=fix)
+    _labels(asked)
+    for metric in metrics:
+        parse_metric(metric, where="metrics")
     if isinstance(model, str | Path | ModelArtifact):
         model = open_session(model, SessionSettings(threads=threads), store=Store.of(store))
-    everyone = Ranking.of(_scores(model, asked, progress), labels, asked.user_ids, where=asked.source)
+    return evaluation_of(model.ref, asked, scores_of_requests(model, asked, progress), metrics=metrics, seed=seed)
+
+
+def evaluation_of(
+    model: ModelRef, asked: Requests, scores: Sequence[np.ndarray], *, metrics: Sequence[str] = METRICS, seed: int = 0
+) -> Evaluation:
+    """The same for scores that are there already, float64 `[candidates]` per request in file order."""
+    judges = [parse_metric(m, where="metrics") for m in metrics]
+    everyone = Ranking.of(scores, _labels(asked), asked.user_ids, where=asked.source)
     parts = [SegmentUsers(segment=columns.ALL_SEGMENTS, per_user=judge.per_user(everyone)) for judge in judges]
     of_request = np.asarray(asked.segments or [], dtype=str)
     for segment in sorted(set(of_request.tolist())):
         some = everyone.only(of_request == segment)
         parts.extend(SegmentUsers(segment=segment, per_user=judge.per_user(some)) for judge in judges)
-    return Evaluation(model=model.ref, requests=asked.ref, parts=tuple(parts), seed=seed)
+    return Evaluation(model=model, requests=asked.ref, parts=tuple(parts), seed=seed)
+
+
+def _labels(asked: Requests) -> list[np.ndarray]:
+    labels = asked.labels
+    if labels is None:
+        fix = "add one: a list per request, one relevance per candidate"
+        raise InputError.mismatch(asked.source, expected=f"a column '{columns.LABEL}' to judge rankings by", found="none", fix=fix)
+    return labels
 
 
 def pair(control: Evaluation, treatment: Evaluation) -> tuple[PairedPart, ...]:
@@ -137,8 +151,8 @@ def pair(control: Evaluation, treatment: Evaluation) -> tuple[PairedPart, ...]:
     return tuple(found)
 
 
-def _scores(session: Session, requests: Requests, progress: Progress) -> list[np.ndarray]:
-    """Scores of every request, in file order."""
+def scores_of_requests(session: Session, requests: Requests, progress: Progress = silent) -> list[np.ndarray]:
+    """Scores of every request, float64 `[candidates]` each, in file order; raises InputError for NaN."""
     total, what = len(requests), f"ranking with {session.ref.name}"
     scores = []
     for number, (request_id, feeds) in enumerate(zip(requests.request_ids, requests.feeds(session.signature), strict=True)):

@@ -17,6 +17,10 @@ RelativeError = Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)]
 Multiple = Annotated[int, msgspec.Meta(ge=1, le=256)]
 
 
+class HoistRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="hoist_request"):
+    """Compute once per request what is the same for all its candidates; exact. The model's layout becomes `request`."""
+
+
 class QuantizeDynamic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="quantize_dynamic"):
     """int8 weights for MatMul and Gemm, activations quantized as they come; embedding tables stay as they are.
 
@@ -229,7 +233,8 @@ class Blend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 Step = (
-    QuantizeDynamic
+    HoistRequest
+    | QuantizeDynamic
     | QuantizeStatic
     | TuneStatic
     | QuantizeWeights

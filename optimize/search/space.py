@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from ...recipes.steps import Fuse, LowRank, Prune, PruneHeads, QuantizeDynamic, QuantizeStatic, SmoothActivations, Step
+from ...recipes.steps import Blend, Fuse, LowRank, Precompute, Prune, PruneHeads, QuantizeDynamic, QuantizeStatic, SmoothActivations, Step
 
 NOTHING = "-"
 RUNTIME = "runtime"
@@ -39,7 +39,9 @@ def slot(name: str, *choices: Step | Steps, exact: bool = False) -> Slot:
 
 
 SPACE: tuple[Slot, ...] = (
+    slot("blend", Blend(alpha=0.75), Blend(alpha=0.5)),
     slot("fuse", Fuse(), exact=True),
+    slot("precompute", Precompute(), exact=True),
     slot("prune", *(Prune(keep=keep) for keep in (0.75, 0.5, 0.3)), Prune(max_error=0.1)),
     slot("prune_heads", PruneHeads(keep=0.5)),
     slot("low_rank", LowRank(max_error=0.05), LowRank(max_error=0.15)),
