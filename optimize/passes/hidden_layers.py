@@ -9,8 +9,8 @@ import onnx_ir as ir
 from ...core.signature import Signature
 from ..cost.shapes import Tensors
 from ..cost.sizes import sizes_of
-from .linears import Place, inputs_of, is_linear, matrix_of, name_of, outputs_of, replace, set_matrix, take, take_outputs
-from .unit_axis import Span, concatenated, unit_wise
+from .linears import Place, addend_of, has_weight, inputs_of, matrix_of, name_of, outputs_of, replace, set_matrix, take, take_outputs
+from .unit_axis import Span, concatenated, last_axis, unit_wise
 
 
 class Sink(msgspec.Struct, frozen=True):
@@ -77,7 +77,7 @@ def find_hidden_layers(model: ir.Model, signature: Signature) -> list[HiddenLaye
     shapes = Tensors(model, {spec.name: sizes.shape(spec, signature) for spec in signature.inputs})
     found: dict[frozenset[str], HiddenLayer] = {}
     for node in model.graph:
-        if is_linear(node) and outputs_of(node) > 1:
+        if has_weight(node) and outputs_of(node) > 1:
             layer = _Walk(model.graph, shapes, outputs_of(node)).layer(node)
             if layer is not None:
                 found.setdefault(layer.key, layer)
@@ -129,17 +129,24 @@ class _Walk:
             return False
         if node in self._inside:
             return True
-        if is_linear(node) and span == Span(0, self._width):
+        if has_weight(node) and span == Span(0, self._width):
             self._sources.append(node)
-            return True
+            added = addend_of(node)
+            width = 1 if added is None else last_axis(added, self._shapes)
+            if added is not None and width == self._width:
+                self._pending.append((added, span))
+            return width in (1, self._width)
         return self._through(node, span)
 
     def _used(self, node: ir.Node, position: int, span: Span) -> bool:
         """Look at what reads a value that carries units."""
         if node.graph is not self._graph:
             return False
-        if is_linear(node) and position == 0 and inputs_of(node) == span.wide:
+        if has_weight(node) and position == 0 and inputs_of(node) == span.wide:
             self._sinks.append(Sink(node, span))
+            return True
+        if has_weight(node) and position == 2 and span == Span(0, outputs_of(node)):
+            self._pending.append((node.outputs[0], span))
             return True
         joined = concatenated(node, position, span, self._shapes)
         if joined is not None:

@@ -41,6 +41,11 @@ def prepared(path: Path, where: str) -> ir.Model:
 
 def is_linear(node: ir.Node) -> bool:
     """A MatMul with a constant weight `[..., inputs, outputs]`, or a Gemm with a constant weight and no bias or a constant one."""
+    return has_weight(node) and addend_of(node) is None
+
+
+def has_weight(node: ir.Node) -> bool:
+    """The same, or a Gemm that adds something computed (see `addend_of`)."""
     if node.op_type not in {"MatMul", "Gemm"} or node.domain != "" or len(node.inputs) < 2:
         return False
     left, weight = node.inputs[0], node.inputs[1]
@@ -51,8 +56,15 @@ def is_linear(node: ir.Node) -> bool:
     if node.op_type == "MatMul":
         return True
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    constant_bias = bias is None or (bias.const_value is not None and bias.const_value.size in (1, outputs_of(node)))
-    return constant_bias and not node.attributes.get_int("transA", 0) and _factor(node, "alpha") != 0 and _factor(node, "beta") != 0
+    usual_bias = bias is None or bias.const_value is None or bias.const_value.size in (1, outputs_of(node))
+    return usual_bias and not node.attributes.get_int("transA", 0) and _factor(node, "alpha") != 0 and _factor(node, "beta") != 0
+
+
+def addend_of(node: ir.Node) -> ir.Value | None:
+    """What a Gemm adds where that is computed: a request's part of a sum, for example."""
+    if node.op_type != "Gemm" or len(node.inputs) < 3 or node.inputs[2] is None or node.inputs[2].const_value is not None:
+        return None
+    return node.inputs[2]
 
 
 def inputs_of(node: ir.Node) -> int:
@@ -72,8 +84,8 @@ def matrix_of(node: ir.Node) -> np.ndarray:
 
 
 def offset_of(node: ir.Node) -> np.ndarray:
-    """What a linear node itself adds: float64 `[outputs]`, zeros for a MatMul."""
-    if node.op_type != "Gemm" or len(node.inputs) < 3 or node.inputs[2] is None:
+    """The bias that a linear node itself adds: float64 `[outputs]`, zeros without."""
+    if node.op_type != "Gemm" or len(node.inputs) < 3 or node.inputs[2] is None or node.inputs[2].const_value is None:
         return np.zeros(outputs_of(node))
     bias = np.asarray(array_of(node.inputs[2]), dtype=np.float64).reshape(-1)
     return np.broadcast_to(bias, outputs_of(node)) * _factor(node, "beta")
@@ -87,19 +99,32 @@ def set_matrix(model: ir.Model, node: ir.Node, matrix: np.ndarray) -> None:
 
 def take_outputs(model: ir.Model, node: ir.Node, chosen: np.ndarray) -> None:
     """Keep these output columns of a linear node, and of the bias it holds itself."""
+    bias = offset_place(node)
     take(model, Place(node, 1), -2 if _transposed(node) else -1, chosen)
-    if node.op_type == "Gemm" and len(node.inputs) > 2 and node.inputs[2] is not None and array_of(node.inputs[2]).size > 1:
-        take(model, Place(node, 2), -1, chosen)
+    if bias is not None:
+        take(model, bias, -1, chosen)
+
+
+def offset_place(node: ir.Node) -> Place | None:
+    """Where a Gemm's own bias with one number per output stands."""
+    bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
+    return None if bias is None or bias.const_value is None or bias.const_value.size != outputs_of(node) else Place(node, 2)
 
 
 def bias_place(node: ir.Node) -> Place | None:
     """The constant vector that is added to a linear node's result, by itself or by an Add behind it; None when there is none.
 
-    Behind a sum of several products (a request's part and a candidate's part) it is the bias of the sum.
+    In a sum of several products (a request's part and a candidate's part) it is the bias of the sum.
     """
-    outputs = outputs_of(node)
-    if node.op_type == "Gemm" and len(node.inputs) > 2 and node.inputs[2] is not None and array_of(node.inputs[2]).size == outputs:
-        return Place(node, 2)
+    outputs, part = outputs_of(node), node
+    for _ in range(_HOPS):
+        found, added = offset_place(part), addend_of(part)
+        if found is not None:
+            return found
+        before = None if added is None or len(list(added.uses())) != 1 or added.is_graph_output() else added.producer()
+        if before is None or not has_weight(before) or outputs_of(before) != outputs or _factor(part, "beta") != 1:
+            break
+        part = before
     value = node.outputs[0]
     for _ in range(_HOPS):
         uses = list(value.uses())
@@ -163,11 +188,13 @@ def array_of(value: ir.Value | None) -> np.ndarray:
 def name_of(node: ir.Node) -> str:
     """The module's name where its weight or its bias still carries it (`mlp.0` of `mlp.0.weight`), else the weight's or the node's."""
     place = bias_place(node)
-    found = [_module(value) for value in (node.inputs[1], None if place is None else place.node.inputs[place.position])]
-    for name in found:
-        if "." in name:
-            return name
-    return found[0] if found[0] and not found[0].startswith("val_") else node.name or found[0]
+    stored = [
+        _KEPT.sub("", value.name or "") for value in (node.inputs[1], place and place.node.inputs[place.position]) if value is not None
+    ]
+    for name in stored:
+        if name.endswith((".weight", ".bias")):
+            return name.removesuffix(".weight").removesuffix(".bias")
+    return stored[0] if stored and not stored[0].startswith("val_") else node.name or stored[0]
 
 
 def drop_unused(model: ir.Model) -> None:
@@ -180,11 +207,6 @@ def drop_unused(model: ir.Model) -> None:
 def weights_of(model: ir.Model) -> float:
     """Number of elements of all constants."""
     return float(sum(v.const_value.size for v in model.graph.initializers.values() if v.const_value is not None))
-
-
-def _module(value: ir.Value | None) -> str:
-    name = _KEPT.sub("", (value.name if value is not None else "") or "")
-    return name.removesuffix(".weight").removesuffix(".bias")
 
 
 def _shape(node: ir.Node) -> tuple[int, ...]:

@@ -19,8 +19,8 @@ from .linears import (
     bias_place,
     constant,
     drop_unused,
+    has_weight,
     inputs_of,
-    is_linear,
     matrix_of,
     name_of,
     outputs_of,
@@ -90,7 +90,7 @@ def low_rank(step: LowRank, context: StepContext) -> StepRecord:
 
 def _layers(model: ir.Model, work: Work, step: LowRank, where: str) -> list[str]:
     """The tensors that the layers worth a try compute, in graph order."""
-    linear = [node for node in model.graph if is_linear(node) and matrix_of(node).ndim == 2]
+    linear = [node for node in model.graph if has_weight(node) and matrix_of(node).ndim == 2]
     for name in step.exclude:
         if name not in {name_of(node) for node in linear}:
             raise UnknownName(where, "layer", name, [name_of(node) for node in linear])

@@ -15,7 +15,7 @@ from ...runtime.session import SessionSettings
 from ..context import StepContext
 from ..convert.onnx_graph import save
 from .least_squares import Moments
-from .linears import inputs_of, is_linear, matrix_of, offset_of, outputs_of
+from .linears import addend_of, has_weight, inputs_of, matrix_of, offset_of, outputs_of
 
 # Sums over rows settle long before this many; a request of a sequence model alone has thousands.
 REQUESTS = 1024
@@ -38,8 +38,8 @@ class Learned(msgspec.Struct):
 def learn(before: ir.Model, now: ir.Model, names: Sequence[str], context: StepContext) -> dict[str, list[Learned]]:
     """Sums for the linear nodes that compute the tensors `names`, one per matrix of each.
 
-    Inputs are what the node reads in `now`, outputs what the node of the same name gives in `before`, without the bias it adds itself: so
-    that a fit also makes up for what was changed upstream. A candidate counts by how high `before` ranks it, `1 / (1 + rank / 3)`:
+    Inputs are what the node reads in `now`, outputs what the node of the same name gives in `before`, without what it adds itself: so that
+    a fit also makes up for what was changed upstream. A candidate counts by how high `before` ranks it, `1 / (1 + rank / 3)`:
     what users see is the top. Every fourth request is held out; of a request with many rows (those of a history for each candidate)
     evenly spaced ones are taken. Raises RefusedStep where a tensor holds NaN or infinity.
     """
@@ -52,8 +52,9 @@ def learn(before: ir.Model, now: ir.Model, names: Sequence[str], context: StepCo
         size = (inputs_of(new[name]), outputs_of(new[name]))
         copies = shape[0] if len(shape) == 3 else 1
         found[name] = [Learned(Moments.empty(*size), Moments.empty(*size)) for _ in range(copies)]
+    added = {name: _name(value) for name in names if (value := addend_of(old[name])) is not None}
     score = context.signature.score
-    targets = watch(before, [*names, *([] if score is None else [score.output])], context)
+    targets = watch(before, [*names, *added.values(), *([] if score is None else [score.output])], context)
     inputs = watch(now, list(reads.values()), context)
     for number, (wanted, seen) in enumerate(zip(targets, inputs, strict=True)):
         weights = None if score is None else _by_rank(context.signature.scores(wanted, where=context.where))
@@ -61,13 +62,15 @@ def learn(before: ir.Model, now: ir.Model, names: Sequence[str], context: StepCo
             batch = found[name]
             for place, learned in enumerate(batch):
                 x = _rows(seen[reads[name]], place, len(batch), wanted[name])
-                y = _rows(wanted[name], place, len(batch), wanted[name])
+                y = _rows(wanted[name], place, len(batch), wanted[name]) - offsets[name]
+                if name in added:
+                    y = y - wanted[added[name]]
                 step = max(1, len(x) // ROWS_PER_REQUEST)
                 part = learned.held_out if number % _HELD_OUT == _HELD_OUT - 1 else learned.fit
                 weight = None
                 if weights is not None and len(weights) and len(seen[reads[name]]) == len(weights):
                     weight = np.repeat(weights, len(x) // len(weights))[::step]
-                part.add(x[::step], y[::step] - offsets[name], weight)
+                part.add(x[::step], y[::step], weight)
     _require_finite(found, context.where)
     return found
 
@@ -119,7 +122,7 @@ def _rows(array: np.ndarray, place: int, copies: int, result: np.ndarray) -> np.
 
 
 def _by_output(model: ir.Model, names: Sequence[str]) -> dict[str, ir.Node]:
-    found = {value.name: node for node in model.graph if is_linear(node) for value in node.outputs}
+    found = {value.name: node for node in model.graph if has_weight(node) for value in node.outputs}
     return {name: found[name] for name in names}
 
 

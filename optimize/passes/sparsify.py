@@ -9,7 +9,7 @@ from ...core.errors import RefusedStep, UnknownName
 from ...recipes.steps import Sparsify
 from ..context import StepContext
 from ..convert.onnx_graph import save
-from .linears import drop_unused, is_linear, matrix_of, name_of, prepared, set_matrix
+from .linears import drop_unused, has_weight, matrix_of, name_of, prepared, set_matrix
 from .observe import learn
 
 WARNING = "ONNX Runtime gains nothing from it: it has no kernels for scattered zeros, and the file is as large as before"
@@ -24,7 +24,7 @@ def sparsify(step: Sparsify, context: StepContext) -> StepRecord:
     """
     where = f"sparsify {context.where}"
     model, original = prepared(context.source, where), prepared(context.source, where)
-    every = [node for node in model.graph if is_linear(node)]
+    every = [node for node in model.graph if has_weight(node)]
     for name in step.exclude:
         if name not in {name_of(node) for node in every}:
             raise UnknownName(where, "layer", name, [name_of(node) for node in every])

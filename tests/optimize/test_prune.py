@@ -93,10 +93,14 @@ PARTS = """(float[1,2] user, float[rows,2] item) => (float[rows,1] score)
 { u = Gemm(user, wu, b1)  i = MatMul(item, wi)  h = Add(u, i)  a = Relu(h)  score = MatMul(a, w2) }"""
 
 
-def test_both_parts_of_a_sum_lose_the_same_units(tmp_path: Path) -> None:
+GEMM_PARTS = PARTS.replace("i = MatMul(item, wi)  h = Add(u, i)", "h = Gemm(item, wi, u)")
+
+
+@pytest.mark.parametrize("text", [PARTS, GEMM_PARTS])
+def test_both_parts_of_a_sum_lose_the_same_units(tmp_path: Path, text: str) -> None:
     columns = {"user": positive(2), "item": positive(CANDIDATES, 2, seed=1)}
     weights = {"wu": SUM, "wi": SUM, "w2": np.array([[1], [2], [3]])}
-    context = calibrated(PARTS, tmp_path, columns, weights=weights, request="user", layout="request")
+    context = calibrated(text, tmp_path, columns, weights=weights, request="user", layout="request")
     run_step(Prune(keep=0.6, multiple_of=1), context)
     assert shapes(context.target) == {"wu": (2, 2), "b1": (2,), "wi": (2, 2), "w2": (2, 1)}
     np.testing.assert_allclose(scores(context, after=True), scores(context, after=False), rtol=2e-3)
@@ -219,3 +223,35 @@ def test_a_user_tower_is_judged_by_the_requests_it_saw(tmp_path: Path, layout: L
     context = calibrated(text, tmp_path, columns, weights={"w1": SUM, "w2": np.ones((3, 1))}, request="user", layout=layout)
     run_step(Prune(keep=0.6, multiple_of=1), context)
     np.testing.assert_allclose(scores(context, after=True), scores(context, after=False), rtol=3e-3)
+
+
+# The layer behind reads the units of a request's part and of a candidate's part; the bias stands with the first.
+SUM_BEHIND = """(float[1,3] user, float[rows,2] item) => (float[rows,2] score)
+<float[3,2] wu = {}, float[2] b2 = {1, 2}, float[2,3] w1 = {}, float[3] b1 = {0, 0, 5}, float[3,2] w2 = {}>
+{ u = Gemm(user, wu, b2)  h = Gemm(item, w1, b1)  a = Relu(h)  score = Gemm(a, w2, u) }"""
+
+
+def test_a_constant_unit_moves_into_the_bias_of_a_sum_wherever_that_stands(tmp_path: Path) -> None:
+    columns = {"user": positive(3), "item": positive(CANDIDATES, 2, seed=1)}
+    first = np.array([[1, 0, 0], [0, 1, 0]])
+    weights = {"wu": numbers(3, 2), "w1": first, "w2": np.array([[1, 2], [3, 1], [2, 4]])}
+    context = calibrated(SUM_BEHIND, tmp_path, columns, weights=weights, request="user", layout="request")
+    run_step(Prune(keep=0.6, multiple_of=1), context)
+    bias = next(onnx.numpy_helper.to_array(t) for t in onnx.load(context.target).graph.initializer if t.name.startswith("b2"))
+    # 1 + 2 * 5 and 2 + 4 * 5.
+    np.testing.assert_allclose(bias, [11, 22], rtol=1e-3)
+    np.testing.assert_allclose(scores(context, after=True), scores(context, after=False), rtol=1e-3)
+
+
+def test_weights_that_a_branch_reads_too_stay_whole_there(tmp_path: Path) -> None:
+    text = """(float[rows,2] x) => (float[rows,1] score)
+    <float[2,3] w1 = {}, float[3,1] w2 = {}, bool yes = {1}>
+    {
+        h = MatMul(x, w1)  a = Relu(h)  s = MatMul(a, w2)
+        extra = If(yes) <then_branch = t () => (float[rows,1] o) { g = MatMul(x, w1)  o = MatMul(g, w2) },
+                         else_branch = e () => (float[rows,1] p) { p = Identity(s) }>
+        score = Add(s, extra)
+    }"""
+    context = calibrated(text, tmp_path, {"x": positive(CANDIDATES, 2)}, weights={"w1": SUM, "w2": np.ones((3, 1))})
+    run_step(Prune(keep=0.6, multiple_of=1), context)
+    np.testing.assert_allclose(scores(context, after=True), scores(context, after=False), rtol=2e-3)
