@@ -8,8 +8,6 @@ from .facts import Shape, is_fixed, is_one, product, usual
 from .labels import axes_of
 from .rewriting import Rewriting, is_constant
 
-_SWAP = "perm"
-
 
 def shared_right(node: ir.Node, work: Rewriting) -> bool:
     """`[rows, m, k] [1, k, n]`: with its right side as a matrix it is one product, not one per row."""
@@ -43,7 +41,7 @@ def shared_left(node: ir.Node, work: Rewriting) -> bool:
 def _turned(value: ir.Value, shape: Shape, work: Rewriting) -> ir.Value | None:
     """`value` with its last two axes swapped, where that moves no data."""
     node, order = value.producer(), _last_two_swapped(len(shape))
-    if node is not None and node.op_type == "Transpose" and list(node.attributes.get_ints("perm", None) or ()) == order:
+    if node is not None and node.op_type == "Transpose" and list(node.attributes.get_ints("perm", ())) == order:
         return node.inputs[0]
     if is_one(shape[-1]) or is_one(shape[-2]):
         return work.emit("Transpose", [value], {"perm": order})
@@ -62,7 +60,14 @@ def sum_of_product(node: ir.Node, work: Rewriting) -> bool:
     if axes is None or len(axes) != 1 or whole is None or product_node is None or product_node.op_type != "Mul":
         return False
     one, other = product_node.inputs
-    if one is None or other is None or is_constant(one) or is_constant(other) or one is other or len(list(value.uses() if value else ())) > 1:
+    if (
+        one is None
+        or other is None
+        or is_constant(one)
+        or is_constant(other)
+        or one is other
+        or len(list(value.uses() if value else ())) > 1
+    ):
         return False
     axis, keep = axes[0] % len(whole) - len(whole), bool(node.attributes.get_int("keepdims", 1))
     for wide, shared in ((one, other), (other, one)):

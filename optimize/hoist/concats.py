@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .facts import Shape, is_fixed, is_one, product, usual
-from .labels import Labels, axes_of, labels_of
+from .labels import Label, axes_of, labels_of
 from .rewriting import Rewriting, constant_of, is_constant
 
 # Operations that move no numbers, or only so that the next one gets at them: worth it whatever they cost.
@@ -65,7 +65,7 @@ def through_operation(node: ir.Node, work: Rewriting) -> bool:
     label = labels.inputs[carriers[0]][first.axis]
     if label is None or label not in labels.outputs[0]:
         return False
-    columns = [_column(node, number, value, label, labels, first, work) for number, value in enumerate(node.inputs)]
+    columns = [_column(node, value, own, label, first, work=work) for value, own in zip(node.inputs, labels.inputs, strict=True)]
     if any(column is None for column in columns):
         return False
     results = [work.again(node, [column[i] for column in columns if column is not None])[0] for i in range(len(first.parts))]
@@ -75,15 +75,15 @@ def through_operation(node: ir.Node, work: Rewriting) -> bool:
 
 
 def _column(
-    node: ir.Node, number: int, value: ir.Value | None, label: object, labels: Labels, first: _Pieces, work: Rewriting
+    node: ir.Node, value: ir.Value | None, own: tuple[Label, ...], label: Label, first: _Pieces, *, work: Rewriting
 ) -> Sequence[ir.Value | None] | None:
-    """What input `number` is for each group; None where it cannot be cut like the Concat."""
-    count, own = len(first.parts), labels.inputs[number]
+    """What an input with these labels is for each group; None where it cannot be cut like the Concat."""
+    count = len(first.parts)
     if value is first.node.outputs[0]:
         return first.values(work)
     if value is None or label not in own:
         return [value] * count
-    axis, shape = own.index(label), work.shape(value)  # type: ignore[arg-type]  # a label that is in the tuple
+    axis, shape = own.index(label), work.shape(value)
     if shape is not None and is_one(shape[axis]):
         return [value] * count
     array = constant_of(value)

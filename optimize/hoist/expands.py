@@ -35,9 +35,27 @@ def through_operation(node: ir.Node, work: Rewriting) -> bool:
         if axes:
             outer = {number - len(axes): label for number, label in enumerate(axes) if label is not None and label in sizes}
             whole = frozenset(axis for axis, label in outer.items() if label in blocks)
+            work.facts.learn(new, _of_one_copy(work.shape(old), outer, labels, repeated, work))
             new = work.expand(new, {axis: sizes[label] for axis, label in outer.items()}, len(axes), whole)  # noqa: PLW2901 - in its place
         work.replace(old, new)
     return True
+
+
+def _of_one_copy(
+    shape: Shape | None, outer: Mapping[int, Label], labels: Labels, repeated: dict[int, Expansion], work: Rewriting
+) -> Shape | None:
+    """`shape` before it is repeated along the axes in `outer`."""
+    if shape is None:
+        return None
+    found = list(shape)
+    for axis, label in outer.items():
+        for number, expansion in repeated.items():
+            base = work.shape(expansion.base)
+            if label in labels.inputs[number] and base is not None:
+                place = labels.inputs[number].index(label) - len(base)
+                if place in expansion.sizes:
+                    found[axis] = base[place]
+    return tuple(found)
 
 
 def _once(number: int, labels: Labels, repeated: dict[int, Expansion], node: ir.Node, work: Rewriting) -> set[int]:
@@ -68,7 +86,7 @@ def _all_repeat(label: Label, labels: Labels, repeated: dict[int, Expansion], no
 def _left_over(
     gone: dict[int, set[int]], labels: Labels, repeated: dict[int, Expansion], node: ir.Node, work: Rewriting
 ) -> tuple[dict[Label, ir.Value], set[Label]]:
-    """Labels along which no input has its full size any more, and that size: the result has to be repeated along them; and whose are blocks."""
+    """Labels along which no input has its full size any more, with that size, and which of them repeat blocks: so must the result."""
     sizes = {labels.inputs[number][axis]: repeated[number].sizes[axis] for number, axes in gone.items() for axis in axes}
     blocks = {labels.inputs[number][axis] for number, axes in gone.items() for axis in axes if axis in repeated[number].blocks}
     for number, own in enumerate(labels.inputs):
@@ -79,7 +97,7 @@ def _left_over(
 
 
 def through_reshape(node: ir.Node, work: Rewriting) -> bool:
-    """A Reshape that leaves the copies of the repeated axis whole reshapes one copy; it may merge that axis with those after it, or back."""
+    """A Reshape that leaves copies whole reshapes one copy; it may merge the repeated axis with those after it, or part them."""
     found = work.expansion(node.inputs[0])
     before, after = work.shape(node.inputs[0]), work.shape(node.outputs[0])
     target, base = node.inputs[1], work.shape(found.base) if found is not None else None

@@ -11,6 +11,7 @@ from onnxscript.optimizer._constant_folding import FoldConstantsPass
 
 from ...core.signature import Signature
 from ..cost.dependence import inlined
+from ..rewrites.tidy import tidy
 from . import batched, concats, expands, flattening, products, selections, slices
 from .facts import Facts
 from .labels import _RULES
@@ -18,7 +19,7 @@ from .rewriting import Rule, rewrite
 
 _SUMS = ("ReduceSum",)
 RULES: dict[str, Iterable[Rule]] = {
-    **{op: (expands.through_operation, concats.through_operation) for op in _RULES},
+    **dict.fromkeys(_RULES, (expands.through_operation, concats.through_operation)),
     "MatMul": (expands.through_operation, products.split_product, batched.shared_right, batched.shared_left),
     "Gemm": (expands.through_operation, products.split_product),
     "ReduceSum": (expands.through_operation, batched.sum_of_product, concats.sum_over, concats.through_operation),
@@ -51,8 +52,9 @@ def hoist(model: ir.Model, signature: Signature) -> Hoisted:
     fold(work)
     once = msgspec.structs.replace(signature, layout="request")
     _repeat_inputs(work, signature)
-    applied = rewrite(work, lambda graph: Facts(graph, once), RULES)
+    applied = rewrite(work, Facts(once), RULES)
     work.graph.sort()
+    tidy(work)
     return Hoisted(work, once, applied)
 
 

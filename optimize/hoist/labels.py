@@ -30,8 +30,39 @@ class Labels(msgspec.Struct, frozen=True):
 
 UNARY = frozenset(
     (
-        *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Cos", "Cosh", "Elu", "Erf", "Exp"),
-        *("Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal"),
+        *(
+            "Abs",
+            "Acos",
+            "Acosh",
+            "Asin",
+            "Asinh",
+            "Atan",
+            "Atanh",
+            "BitwiseNot",
+            "Cast",
+            "Ceil",
+            "Celu",
+            "Cos",
+            "Cosh",
+            "Elu",
+            "Erf",
+            "Exp",
+        ),
+        *(
+            "Floor",
+            "Gelu",
+            "HardSigmoid",
+            "HardSwish",
+            "Identity",
+            "IsInf",
+            "IsNaN",
+            "LeakyRelu",
+            "Log",
+            "Mish",
+            "Neg",
+            "Not",
+            "Reciprocal",
+        ),
         *("Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Tan", "Tanh", "Swish"),
         *("ThresholdedRelu", "Clip"),
     )
@@ -189,7 +220,7 @@ def _scatter_elements(node: ir.Node, work: Rewriting) -> Labels | None:
 
 def _gather_nd(node: ir.Node, work: Rewriting) -> Labels | None:
     ranks, out = _ranks(work, node.inputs), _rank(work, node.outputs[0])
-    if ranks is None or out is None or node.attributes.get_int("batch_dims", 0):
+    if ranks is None or out is None or node.attributes.get_int("batch_dims", 0) != 0:
         return None
     index: tuple[Label, ...] = tuple(range(ranks[1] - 1))
     return Labels(((None,) * ranks[0], (*index, None)), ((*index, *(None,) * (out - len(index))),))
@@ -261,7 +292,7 @@ def _unsqueeze(node: ir.Node, work: Rewriting) -> Labels | None:
 
 
 def _recurrent(node: ir.Node, work: Rewriting) -> Labels | None:
-    if node.attributes.get_int("layout", 0):
+    if node.attributes.get_int("layout", 0) != 0:
         return None
     del work
     by_input: dict[int, tuple[Label, ...]] = {0: (None, "b", None), 4: ("b",), 5: (None, "b", None), 6: (None, "b", None)}

@@ -102,7 +102,7 @@ def _of_concat(node: ir.Node, value: ir.Value, weight: np.ndarray, work: Rewriti
 
 
 def _smaller(node: ir.Node, value: ir.Value, work: Rewriting) -> bool:
-    """Whether both operands have far fewer rows than the result, and all of its last axis, so that they are worth to be multiplied apart."""
+    """Whether both operands have far fewer rows than the result, and all of its last axis: then they are multiplied apart."""
     whole = work.shape(value)
     shapes = [work.shape(operand) for operand in node.inputs]
     if whole is None or any(shape is None or not shape or shape[-1] != whole[-1] for shape in shapes):

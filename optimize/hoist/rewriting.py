@@ -27,7 +27,7 @@ class Expansion(msgspec.Struct, frozen=True):
 
 
 class Rewriting:
-    """A graph that rules change. Shapes are those from the start of the sweep; values made since have none yet."""
+    """A graph that rules change. Values made in a sweep have a shape where their maker knows it, all others from the next sweep on."""
 
     def __init__(self, model: ir.Model, facts: Facts, taken: dict[str, int]) -> None:
         self.model, self.graph, self.facts = model, model.graph, facts
@@ -61,7 +61,7 @@ class Rewriting:
 
     def again(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
         """The same operation on other inputs."""
-        copies = [attribute for attribute in node.attributes.values()]
+        copies = list(node.attributes.values())
         made = ir.Node(
             node.domain,
             node.op_type,
@@ -75,14 +75,15 @@ class Rewriting:
         return self._insert(made)
 
     def replace(self, old: ir.Value, new: ir.Value) -> None:
-        """Let everyone who reads `old` read `new`."""
+        """Let everyone who reads `old` read `new`, which has its shape."""
+        self.facts.learn(new, self.shape(old))
         if old.is_graph_output() and (new.is_graph_output() or new.is_graph_input() or new.is_initializer()):
             new = self.emit("Identity", [new])
         if old.is_graph_output():
-            name, shape, dtype = old.name, old.shape, old.dtype
+            name, shape, kind = old.name, old.shape, old.type
             ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
             old.name = self._name("replaced")
-            new.name, new.shape, new.dtype = name, shape, dtype
+            new.name, new.shape, new.type = name, shape, kind
         else:
             ir.convenience.replace_all_uses_with(old, new)
 
@@ -115,7 +116,9 @@ class Rewriting:
             part = node.inputs[index]
             if part is not None:
                 return part
-        return self.emit("Slice", [vector, self.ints(index), self.ints(index + 1)])
+        one = self.emit("Slice", [vector, self.ints(index), self.ints(index + 1)])
+        self.facts.learn(one, ((1,) * WORLDS,))
+        return one
 
     def expand(self, value: ir.Value, sizes: Mapping[int, ir.Value], rank: int, blocks: frozenset[int] = frozenset()) -> ir.Value:
         """Repeat `value`, of this rank, along axes counted from the end: those in `blocks` as they are, others where it has size 1."""
@@ -129,7 +132,9 @@ class Rewriting:
         arrays = [constant_of(part) for part in parts]
         if all(array is not None for array in arrays):
             return self.ints(*(int(array[0]) for array in arrays if array is not None))
-        return parts[0] if len(parts) == 1 else self.emit("Concat", parts, {"axis": 0})
+        whole = parts[0] if len(parts) == 1 else self.emit("Concat", parts, {"axis": 0})
+        self.facts.learn(whole, ((len(parts),) * WORLDS,))
+        return whole
 
     def _insert(self, node: ir.Node) -> Sequence[ir.Value]:
         if self._before is None:
@@ -148,13 +153,14 @@ class Rewriting:
 Rule = Callable[[ir.Node, Rewriting], bool]
 
 
-def rewrite(model: ir.Model, facts_of: Callable[[ir.Model], Facts], rules: Mapping[str, Iterable[Rule]]) -> dict[str, int]:
+def rewrite(model: ir.Model, facts: Facts, rules: Mapping[str, Iterable[Rule]]) -> dict[str, int]:
     """Apply `rules` (by operator) to a graph until none applies; gives how often each did."""
     counts: dict[str, int] = {}
     taken: dict[str, int] = {}
     for _ in range(_MOST_SWEEPS):
         drop_unread(model)
-        work = Rewriting(model, facts_of(model), taken)
+        facts.look(model)
+        work = Rewriting(model, facts, taken)
         if not _sweep(work, rules, counts):
             return counts
     raise AssertionError(f"rules do not come to an end: {counts}")

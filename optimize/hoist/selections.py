@@ -45,7 +45,7 @@ def gather_from_copies(node: ir.Node, work: Rewriting) -> bool:
     found, index = work.expansion(node.inputs[0]), node.inputs[1]
     source = index.producer() if index is not None else None
     data, positions = work.shape(node.inputs[0]), work.shape(index)
-    if found is None or source is None or data is None or positions is None or node.attributes.get_int("batch_dims", 0):
+    if found is None or source is None or data is None or positions is None or node.attributes.get_int("batch_dims", 0) != 0:
         return False
     rows = found.sizes.get(-len(data))
     if rows is None or found.blocks or source.op_type != "Concat" or len(positions) != 2 or positions[0] != data[0]:

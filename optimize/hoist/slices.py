@@ -45,52 +45,54 @@ def slice_up(node: ir.Node, work: Rewriting) -> bool:
     axis = int(axes.reshape(-1)[0]) % len(before)
     if not is_one(after[axis]) or is_one(before[axis]) or value.is_graph_output() or len(list(value.uses())) > 1:
         return False
-    if source.op_type == "Reshape":
-        return _above_reshape(node, source, axis, work)
-    if source.op_type == "GRU" and axis == 0:
-        return _last_state(node, source, value, work)
+    match source.op_type:
+        case "Reshape":
+            made = _above_reshape(node, source, axis, work)
+        case "GRU":
+            made = _last_state(node, source, value, work) if axis == 0 else None
+        case _:
+            made = _above(node, source, axis, work)
+    if made is not None:
+        work.replace(node.outputs[0], made)
+    return made is not None
+
+
+def _above(node: ir.Node, source: ir.Node, axis: int, work: Rewriting) -> ir.Value | None:
     labels = labels_of(source, work)
     if labels is None or len(source.outputs) != 1 or labels.outputs[0][axis] is None:
-        return False
+        return None
     label = labels.outputs[0][axis]
     inputs = list(source.inputs)
     for number, own in enumerate(labels.inputs):
         for place, other in enumerate(own):
             if other == label and not is_size_one(work, source.inputs[number], place):
                 inputs[number] = _cut(node, source.inputs[number], place, work)
-    if inputs == list(source.inputs):
-        return False
-    work.replace(node.outputs[0], work.again(source, inputs)[0])
-    return True
+    return None if inputs == list(source.inputs) else work.again(source, inputs)[0]
 
 
 def _cut(node: ir.Node, value: ir.Value | None, axis: int, work: Rewriting) -> ir.Value:
-    made = work.emit("Slice", [value, node.inputs[1], node.inputs[2], work.ints(axis)])
-    return made
+    return work.emit("Slice", [value, node.inputs[1], node.inputs[2], work.ints(axis)])
 
 
-def _above_reshape(node: ir.Node, source: ir.Node, axis: int, work: Rewriting) -> bool:
+def _above_reshape(node: ir.Node, source: ir.Node, axis: int, work: Rewriting) -> ir.Value | None:
     before, after = work.shape(source.outputs[0]), work.shape(source.inputs[0])
     target = source.inputs[1]
     if before is None or after is None or target is None or copies_nothing(source):
-        return False
+        return None
     place = same_place(before, after, axis)
     if place is None:
-        return False
+        return None
     one = _cut(node, source.inputs[0], place, work)
-    made = work.emit("Reshape", [one, with_entries(target, {axis: work.ints(1)}, len(before), work)])
-    work.replace(node.outputs[0], made)
-    return True
+    return work.emit("Reshape", [one, with_entries(target, {axis: work.ints(1)}, len(before), work)], source.attributes)
 
 
-def _last_state(node: ir.Node, source: ir.Node, value: ir.Value, work: Rewriting) -> bool:
+def _last_state(node: ir.Node, source: ir.Node, value: ir.Value, work: Rewriting) -> ir.Value | None:
     """The last step of a forward GRU's states is its final state."""
     start = constant_of(node.inputs[1])
     if value is not source.outputs[0] or start is None or int(start.reshape(-1)[0]) != -1 or len(source.outputs) < 2:
-        return False
+        return None
     lengths = source.inputs[4] if len(source.inputs) > 4 else None
     forward = source.attributes.get_string("direction", "forward") == "forward"
-    if lengths is not None or not forward or source.attributes.get_int("layout", 0):
-        return False
-    work.replace(node.outputs[0], work.emit("Unsqueeze", [source.outputs[1], work.ints(0)]))
-    return True
+    if lengths is not None or not forward or source.attributes.get_int("layout", 0) != 0:
+        return None
+    return work.emit("Unsqueeze", [source.outputs[1], work.ints(0)])
