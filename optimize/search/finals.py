@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,12 +20,13 @@ from ...core.verdict import Finding, Outcome, Verdict, judge
 from ...profile.budget import Budget, Gate
 from ...profile.compare import compare
 from ...profile.instance import LOCAL
+from ...quality.evaluate import Evaluation, evaluate_users, pair
 from ...quality.result import QualityChange
 from ...recipes.recipe import Recipe
 from ...runtime.runtimes import open_model
 from ...runtime.session import Session, SessionSettings, open_artifact
 from ..apply import apply
-from .bench import Bench, paired_on
+from .bench import Bench
 from .cache import StepCache
 from .floors import Floors
 from .result import Finalist, Trial, latency_of
@@ -105,18 +107,19 @@ def _decided(
     tried, notes = list[Finalist](), list[str]()
     undecided: tuple[ModelArtifact, Recipe, Verdict] | None = None
     scratch = Store(place)
+    control = _judged(entrants.base, gate, strict, entrants.seed)
     for i in order:
         trial, recipe = chosen[i], recipe_of(chosen[i], name)
         try:
             # Trials learned from some of the requests; what is shipped learns from all, as `optimize apply` does.
             made = apply(recipe, entrants.parent, name=name, requests=calibration, base=entrants.base, store=scratch)
-            quality, verdict = _gate(entrants, made, strict=strict, gate=gate, seconds=seconds * (1 - _RACE_SHARE))
+            quality, verdict = _gate(entrants, made, control, strict=strict, gate=gate, seconds=seconds * (1 - _RACE_SHARE))
         except LiftgateError as error:
             notes.append(f"trial {trial.number} could not be made again or measured: {error}")
             continue
         tell(f"gate on trial {trial.number}: {verdict.outcome} ({label(trial.steps)} on {trial.runtime})")
         tried.append(Finalist(trial=trial.number, latency=race.ratio(i + 1), us=race.median_us(i + 1), quality=quality, verdict=verdict))
-        if verdict.outcome is Outcome.PASS:
+        if verdict.outcome in {Outcome.PASS, Outcome.INVALID}:  # a machine that cannot be trusted now would not be for the next one
             undecided = made, recipe, verdict
             break
         if verdict.outcome is not Outcome.FAIL and undecided is None:
@@ -141,11 +144,10 @@ def _session(entrants: Entrants, trial: Trial) -> Session:
 
 
 def _gate(
-    entrants: Entrants, made: ModelArtifact, *, strict: Floors, gate: Requests, seconds: float
+    entrants: Entrants, made: ModelArtifact, control: Evaluation, *, strict: Floors, gate: Requests, seconds: float
 ) -> tuple[tuple[QualityChange, ...], Verdict]:
     """The whole budget on `gate`: the floors first, and what has to be measured in processes of its own only if none is broken."""
-    sessions = [open_artifact(artifact, entrants.settings) for artifact in (entrants.base, made)]
-    parts = paired_on(gate, sessions[0], sessions[1], strict, seed=entrants.seed)
+    parts = pair(control, _judged(made, gate, strict, entrants.seed))
     findings = list(strict.verdict(entrants.base.ref(), made.ref(), parts).findings)
     rest = tuple(g for g in entrants.budget.gates if not g.is_quality)
     broken = any(finding.outcome is Outcome.FAIL and finding.level == "error" for finding in findings)
@@ -155,6 +157,12 @@ def _gate(
     if verdict is None:
         raise AssertionError("there is always at least one floor")
     return tuple(part.change() for part in parts), verdict
+
+
+def _judged(model: ModelArtifact, gate: Requests, floors: Floors, seed: int) -> Evaluation:
+    """Quality on the gate's requests; it needs no quiet machine, so it may use every core."""
+    session = open_artifact(model, SessionSettings(threads=len(os.sched_getaffinity(0))))
+    return evaluate_users(session, gate.restrict(session.signature), metrics=floors.metrics, seed=seed)
 
 
 def _measured(entrants: Entrants, made: ModelArtifact, gate: Requests, gates: tuple[Gate, ...], seconds: float) -> tuple[Finding, ...]:

@@ -206,11 +206,13 @@ class _Run:
     def exact_steps(self, tell: Tell) -> None:
         """Try the parent alone, then add one exact step after another, each only where it applies and is not slower than without it."""
         nothing = {slot.name: NOTHING for slot in self._space}
-        before = self.trial({**nothing, RUNTIME: "onnxruntime"})
+        start = {**nothing, RUNTIME: "onnxruntime"}
+        before = self.trial(start)
         for slot in self._space:
             for steps in slot.choices if slot.exact else ():
+                same_as = self._steps.apply(sequence(self._space, start, self._exact)), before
                 self._exact[slot.name] = steps
-                after = self.trial({**nothing, RUNTIME: "onnxruntime"})
+                after = self.trial(start, same_as)
                 if after.number != before.number and _no_slower(before, after):
                     before = after
                     break
@@ -219,7 +221,7 @@ class _Run:
                 self.notes.append(f"{label(steps)} is left out: {reason}")
         tell(f"in every trial: {label([step for steps in self._exact.values() for step in steps])}")
 
-    def trial(self, chosen: Mapping[str, str]) -> Trial:
+    def trial(self, chosen: Mapping[str, str], same_as: tuple[Made, Trial] | None = None) -> Trial:
         """The result of a combination, from the cache if it is there; combinations that come to the same steps are one trial."""
         made = self._steps.apply(sequence(self._space, chosen, self._exact))
         runtime: Runtime = "openvino" if chosen[RUNTIME] == "openvino" else "onnxruntime"
@@ -232,7 +234,7 @@ class _Run:
             self._before_s += cached.seconds
             trial = msgspec.structs.replace(cached, number=number)
         else:
-            trial = self._bench.trial(number, made, runtime)
+            trial = self._bench.trial(number, made, runtime, same_as)
             self._cache.keep(made, trial)
         self._announce(trial)
         self.found[key] = trial
