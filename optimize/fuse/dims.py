@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeGuard
 
 import onnx_ir as ir
@@ -18,7 +19,7 @@ Dims = tuple[int | str | None, ...]
 
 
 def refresh(model: ir.Model) -> None:
-    """Infer the shapes of everything between inputs and outputs anew: what a file says of them may be wrong, or older than a rewriting."""
+    """Infer the shapes of everything that nodes compute anew: what a file says of them may be wrong, or older than a rewriting."""
     forget(model)
     # What it cannot infer stays unknown; it only logs a failure.
     common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
@@ -27,8 +28,7 @@ def refresh(model: ir.Model) -> None:
     known: dict[int | str | None, int | str] = {}
     for node in model.graph:
         for value in node.outputs:
-            if not value.is_graph_output():
-                _refine(node, value, named, known)
+            _refine(node, value, named, known)
 
 
 def _refine(node: ir.Node, value: ir.Value, named: set[str], known: dict[int | str | None, int | str]) -> None:
@@ -54,12 +54,23 @@ def _is_known(size: int | str | None, named: set[str]) -> TypeGuard[int | str]:
 
 
 def forget(model: ir.Model) -> None:
-    """Drop the shapes of everything between inputs and outputs."""
-    outside = {*model.graph.inputs, *model.graph.outputs}
+    """Drop the shapes of everything that nodes compute."""
     for node in model.graph.all_nodes():
         for value in node.outputs:
-            if value not in outside:
-                value.shape = None
+            value.shape = None
+
+
+@contextmanager
+def inferred_shapes(model: ir.Model) -> Iterator[None]:
+    """Within this block no shape is believed that the file states of what nodes compute; outputs state theirs again afterwards."""
+    declared = [value.shape for value in model.graph.outputs]
+    forget(model)
+    try:
+        yield
+    finally:
+        forget(model)
+        for value, shape in zip(model.graph.outputs, declared, strict=True):
+            value.shape = shape
 
 
 def dims_of(value: ir.Value | None) -> Dims | None:

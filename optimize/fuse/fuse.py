@@ -12,7 +12,7 @@ from .affine import fold_after, fold_before
 from .batch_norm import unroll_batch_norm
 from .concats import flatten_concats, share_concats
 from .dice import shorten_dice
-from .dims import forget, refresh
+from .dims import inferred_shapes, refresh
 from .edit import drop_unused
 from .equal_constants import share_constants
 from .expands import drop_expands
@@ -57,13 +57,13 @@ def fuse_model(model: ir.Model) -> dict[str, int]:
     """
     counts = Counter[str]()
     before = len(model.graph)
-    tidy(model)
-    counts["folded, merged or read by nobody"] = before - len(model.graph)
-    for _ in range(_ROUNDS):
-        if not _apply(_RULES, model, counts):
-            break
-    _apply(_LAST, model, counts)
-    forget(model)
+    with inferred_shapes(model):
+        tidy(model)
+        counts["folded, merged or read by nobody"] = before - len(model.graph)
+        for _ in range(_ROUNDS):
+            if not _apply(_RULES, model, counts):
+                break
+        _apply(_LAST, model, counts)
     return {name: count for name, count in counts.items() if count > 0}
 
 

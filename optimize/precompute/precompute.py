@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
-from ..fuse.dims import dims_of, forget, refresh, reshape_target, same
+from ..fuse.dims import dims_of, inferred_shapes, refresh, reshape_target, same
 from ..fuse.edit import constant, drop_unused, insert, replace
 from ..fuse.equal_constants import share_constants
 from ..rewrites.tidy import tidy
@@ -34,17 +34,16 @@ def precompute_model(model: ir.Model, max_bytes: int) -> tuple[list[Precomputed]
     New tables take at most `max_bytes` together. An id outside its table fails as before: the new table has as many rows.
     """
     budget = Budget(left=max_bytes, refused=[])
-    refresh(model)
-    if split_linears(model, budget):
-        refresh(model)
     done: list[Precomputed] = []
-    for part in per_ids(model):
-        for value in _chosen(part, budget):
-            done.append(_look_up(model, part, value))
-    drop_unused(model)
-    share_constants(model)
-    tidy(model)
-    forget(model)
+    with inferred_shapes(model):
+        refresh(model)
+        if split_linears(model, budget):
+            refresh(model)
+        for part in per_ids(model):
+            done.extend(_look_up(model, part, value) for value in _chosen(part, budget))
+        drop_unused(model)
+        share_constants(model)
+        tidy(model)
     return done, budget.refused
 
 

@@ -118,6 +118,12 @@ def test_zeros_that_make_more_rows_stay() -> None:
     assert run(model, {"x": X[:1]})[0].shape == (3, 2)
 
 
+def test_a_shape_that_the_file_states_wrongly_is_not_believed() -> None:
+    model = parsed("y = Expand(x, s)", inputs="float[1,2] x", outputs="float[1,2] y", weights="int64[2] s = {3, 2}")
+    fuse_model(model)
+    assert [node.op_type for node in model.graph] == ["Expand"]
+
+
 # PyTorch's nn.BatchNorm1d wants channels on axis 1; Dice (deepctr-torch) has alpha as [channels, 1].
 DICE = """h = MatMul(x, w)  t = Transpose<perm = [0, 2, 1]>(h)  n = BatchNormalization <epsilon = 1.0>(t, g, b, m, v)
     p = Sigmoid(n)  q = Sub(one, p)  a = Mul(alpha, q)  k = Mul(a, t)  l = Mul(p, t)  s = Add(k, l)
