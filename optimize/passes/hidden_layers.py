@@ -71,7 +71,7 @@ class HiddenLayer(msgspec.Struct, frozen=True, kw_only=True):
 def find_hidden_layers(model: ir.Model, signature: Signature) -> list[HiddenLayer]:
     """All hidden layers, in graph order; a layer whose units anything else reads is none.
 
-    `model` has no functions and no Constant nodes (see `prepared`).
+    `model` is `prepared`: without functions and Constant nodes.
     """
     sizes = sizes_of(signature)
     shapes = Tensors(model, {spec.name: sizes.shape(spec, signature) for spec in signature.inputs})
@@ -171,11 +171,6 @@ class _Walk:
     def _carriers(self, node: ir.Node, span: Span) -> tuple[ir.Value, ...]:
         found = unit_wise(node, span, self._shapes)
         return () if found is None else found.carriers
-
-
-def shown(layer: HiddenLayer) -> str:
-    """A layer in an error: its name and width."""
-    return f"{layer.name} {layer.width}"
 
 
 def _name(value: ir.Value | None) -> str:

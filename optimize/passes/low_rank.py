@@ -27,7 +27,7 @@ from .linears import (
     prepared,
     set_matrix,
 )
-from .observe import Learned, learn
+from .observe import Learned, learn, score_error
 from .work import Work, work_of
 
 # A layer with less of the model's work than this is not worth another kernel call.
@@ -77,6 +77,7 @@ def low_rank(step: LowRank, context: StepContext) -> StepRecord:
     if not done:
         fix = "allow a larger max_error, or give more requests"
         raise RefusedStep(where, f"no layer is less work as two at max_error {step.max_error:g}: {'; '.join(left)}", fix=fix)
+    moved = score_error(original, model, context)
     drop_unused(model)
     save(model, context.target)
     parts = [", ".join(one.text for one in done), *(["left whole: " + "; ".join(left)] if left else [])]
@@ -84,7 +85,7 @@ def low_rank(step: LowRank, context: StepContext) -> StepRecord:
         kind="low_rank",
         settings={"max_error": step.max_error, "multiple_of": step.multiple_of, "exclude": ",".join(step.exclude)},
         summary="; ".join(parts),
-        numbers={"layers_factorised": float(len(done)), **work_of(model, context.signature).since(before)},
+        numbers={"layers_factorised": float(len(done)), **work_of(model, context.signature).since(before), **moved},
     )
 
 

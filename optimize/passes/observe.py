@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
-from ...core.errors import RefusedStep
+from ...core.errors import InputError, RefusedStep
 from ...runtime.session import SessionSettings
 from ..context import StepContext
 from ..convert.onnx_graph import save
@@ -75,10 +76,27 @@ def learn(before: ir.Model, now: ir.Model, names: Sequence[str], context: StepCo
     return found
 
 
+def score_error(before: ir.Model, now: ir.Model, context: StepContext) -> dict[str, float]:
+    """`score_error`: how far the scores moved within held-out requests, relative to how far they are apart there; empty without a score.
+
+    Both are root mean squares around the request's mean, as what is added to all candidates of a request changes no ranking.
+    """
+    score = context.signature.score
+    if score is None:
+        return {}
+    moved = apart = 0.0
+    for number, pair in enumerate(zip(watch(before, [score.output], context), watch(now, [score.output], context), strict=True)):
+        if number % _HELD_OUT == _HELD_OUT - 1:
+            old, new = (context.signature.scores(outputs, where=context.where) for outputs in pair)
+            moved += float(((new - old - (new - old).mean()) ** 2).sum()) if len(old) else 0.0
+            apart += float(((old - old.mean()) ** 2).sum()) if len(old) else 0.0
+    return {"score_error": math.sqrt(moved / apart)} if apart > 0 else {}
+
+
 def watch(model: ir.Model, names: Sequence[str], context: StepContext) -> Iterator[dict[str, np.ndarray]]:
     """The inputs and the tensors `names` of a model for every calibration request, in the signature's layout.
 
-    Work that they do not need is not done.
+    Work that they do not need is not done. Raises InputError when the model fails on a request.
     """
     import onnxruntime as ort  # noqa: PLC0415 - takes a second
 
@@ -96,8 +114,14 @@ def watch(model: ir.Model, names: Sequence[str], context: StepContext) -> Iterat
         path = Path(folder) / "watched.onnx"
         save(copy, path)
         session = ort.InferenceSession(path, session_options(SessionSettings()), providers=["CPUExecutionProvider"])
-    for feeds in context.feeds(REQUESTS):
-        yield {**feeds, **dict(zip(computed, session.run(computed, feeds), strict=True))}
+    for number, feeds in enumerate(context.feeds(REQUESTS)):
+        try:
+            found = session.run(computed, feeds)
+        except Exception as error:  # ONNX Runtime raises its own types, which share no public base class
+            reason = str(error).splitlines()[0][:200]
+            fix = "check its values: ids inside their tables, as many candidates as the model takes"
+            raise InputError(context.where, f"fails on calibration request {number} ({reason})", fix=fix) from error
+        yield {**feeds, **dict(zip(computed, found, strict=True))}
 
 
 def _by_rank(scores: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from ..context import StepContext
 from ..convert.onnx_graph import save
 from .hidden_layers import HiddenLayer, find_hidden_layers
 from .linears import drop_unused, matrix_of, offset_of, prepared, weights_of
-from .observe import learn
+from .observe import learn, score_error
 from .prune_layer import TooFewRows, Units
 from .work import work_of
 
@@ -67,6 +67,7 @@ def prune(step: Prune, context: StepContext) -> StepRecord:
     if all(one.after == one.before for one in done):
         problem = f"no hidden layer can lose units within max_error {step.max_error:g}: {', '.join(one.text for one in done)}"
         raise RefusedStep(where, problem, fix="allow a larger max_error, a smaller multiple_of, or give more requests")
+    moved = score_error(original, model, context) if context.calibrated else {}
     drop_unused(model)
     save(model, context.target)
     return StepRecord(
@@ -84,6 +85,7 @@ def prune(step: Prune, context: StepContext) -> StepRecord:
             "units_after": float(sum(one.after for one in done)),
             "weights_removed": weights_of(original) - weights_of(model),
             **work_of(model, context.signature).since(before),
+            **moved,
         },
     )
 

@@ -15,7 +15,7 @@ from ..convert.onnx_graph import save
 from .attention_heads import Attention, find_attentions
 from .least_squares import Part, elimination, refit
 from .linears import add_to_bias, bias_place, drop_unused, matrix_of, prepared, set_matrix, weights_of
-from .observe import learn
+from .observe import learn, score_error
 from .work import work_of
 
 _ROWS_PER_WEIGHT = 3
@@ -54,6 +54,7 @@ def prune_heads(step: PruneHeads, context: StepContext) -> StepRecord:
         error = _shrink(model, original, attention, count, context=context)
         lines.append(f"{attention.name} {attention.heads} -> {count} (error {error:.2g})")
         heads = [heads[0] + attention.heads, heads[1] + count]
+    moved = score_error(original, model, context)
     drop_unused(model)
     save(model, context.target)
     return StepRecord(
@@ -65,6 +66,7 @@ def prune_heads(step: PruneHeads, context: StepContext) -> StepRecord:
             "heads_after": float(heads[1]),
             "weights_removed": weights_of(original) - weights_of(model),
             **work_of(model, context.signature).since(before),
+            **moved,
         },
     )
 

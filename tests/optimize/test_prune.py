@@ -10,6 +10,8 @@ import pytest
 from liftgate.core.errors import InputError, RefusedStep
 from liftgate.core.signature import Layout
 from liftgate.optimize.passes.hidden_layers import find_hidden_layers
+from liftgate.optimize.passes.linears import prepared
+from liftgate.optimize.passes.observe import score_error
 from liftgate.optimize.steps import run_step
 from liftgate.recipes.steps import Prune
 
@@ -37,6 +39,7 @@ def test_what_a_removed_unit_said_is_said_by_the_others(tmp_path: Path) -> None:
     assert shapes(context.target) == {"w1": (2, 2), "w2": (2, 1)}
     np.testing.assert_allclose(scores(context, after=True), scores(context, after=False), rtol=2e-3)
     assert record.numbers["units_after"] == 2.0
+    assert record.numbers["score_error"] < 2e-3
     # As they were, the other two units are missed: 3 (x0 + x1) of x0 + 2 x1 + 3 (x0 + x1), or x0.
     run_step(Prune(keep=0.6, multiple_of=1, refit=False), context)
     assert np.abs(scores(context, after=True) - scores(context, after=False)).max() > 0.5
@@ -255,3 +258,18 @@ def test_weights_that_a_branch_reads_too_stay_whole_there(tmp_path: Path) -> Non
     context = calibrated(text, tmp_path, {"x": positive(CANDIDATES, 2)}, weights={"w1": SUM, "w2": np.ones((3, 1))})
     run_step(Prune(keep=0.6, multiple_of=1), context)
     np.testing.assert_allclose(scores(context, after=True), scores(context, after=False), rtol=2e-3)
+
+
+def test_the_score_error_leaves_out_what_moves_a_whole_request(tmp_path: Path) -> None:
+    # The score is 3 user + item; without the user's unit the scores within a request are what they were.
+    text = """(float[users,1] user, float[rows,1] item) => (float[rows,1] score)
+    <float[1,2] wu = {3, 0}, float[1,2] wi = {0, 1}, float[2,1] w2 = {1, 1}>
+    { u = MatMul(user, wu)  i = MatMul(item, wi)  h = Add(u, i)  a = Relu(h)  score = MatMul(a, w2) }"""
+    columns = {"user": positive(1), "item": positive(CANDIDATES, 1, seed=1)}
+    context = calibrated(text, tmp_path, columns, request="user", layout="request")
+    before = prepared(context.source, "model")
+    for kept, expected in ((1, 0.0), (0, 1.0)):
+        model = prepared(context.source, "model")
+        [layer] = find_hidden_layers(model, context.signature)
+        layer.shrink(model, np.array([kept]))
+        assert score_error(before, model, context)["score_error"] == pytest.approx(expected, abs=1e-6)
