@@ -61,9 +61,9 @@ def quantize_step(options: QuantizeOptions) -> tuple[str, Step]:
     if "--static" in kind and not options.requests:
         raise InputError.mismatch(f"{_COMMAND} {kind}", expected="requests to calibrate on", found="none", fix="add --requests FILE")
     suffix, step_type, settings = _step(kind, options)
-    given = {name: value for name, value in settings.items() if value is not None}
+    chosen = {name: value for name, value in settings.items() if value is not None}
     try:
-        return suffix, msgspec.convert({"kind": step_type.__struct_config__.tag, **given, "exclude": list(options.exclude)}, step_type)
+        return suffix, msgspec.convert({"kind": step_type.__struct_config__.tag, **chosen, "exclude": list(options.exclude)}, step_type)
     except msgspec.ValidationError as error:
         raise InputError(f"{_COMMAND} {kind}", str(error), fix=f"see {_COMMAND} --help") from None
 
@@ -84,7 +84,7 @@ def _kind(options: QuantizeOptions) -> str:
 
 def _step(kind: str, options: QuantizeOptions) -> tuple[str, type[Step], dict[str, object]]:
     """Suffix, type and settings (None: as the type has them)."""
-    int8 = {"format": options.format, "per_channel": options.per_channel}
+    int8: dict[str, object] = {"format": options.format, "per_channel": options.per_channel}
     match kind:
         case "--int8":
             return "int8", QuantizeDynamic, int8

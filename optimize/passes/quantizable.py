@@ -38,7 +38,8 @@ class Quantizable(msgspec.Struct, kw_only=True):
 
     def node(self, name: str) -> onnx.NodeProto:
         """The linear node called `name`."""
-        return next(node for node in self.model.graph.node if node.name == name)
+        found: onnx.NodeProto = next(node for node in self.model.graph.node if node.name == name)
+        return found
 
 
 def read_quantizable(path: Path, exclude: Collection[str], where: str, *, fuse: bool = False) -> Quantizable:
