@@ -20,6 +20,8 @@ Multiple = Annotated[int, msgspec.Meta(ge=1, le=256)]
 class HoistRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="hoist_request"):
     """Compute once per request what is the same for all its candidates; exact. The model's layout becomes `request`."""
 
+    promise: ClassVar[Promise] = "speed"
+
 
 class QuantizeDynamic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="quantize_dynamic"):
     """int8 weights for MatMul and Gemm, activations quantized as they come; embedding tables stay as they are.

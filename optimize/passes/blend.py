@@ -56,6 +56,7 @@ def blend(step: Blend, context: StepContext) -> StepRecord:
     model = load(context.source, where)
     pairs = match(load(base.model_path, where), model, where)
     judge = _Judge.of(base, context, where)
+    chosen: _Point | None
     if step.alpha == "auto":
         if judge is None:
             fix = "give --requests FILE with a column 'label', or --alpha"

@@ -8,7 +8,19 @@ from typing import TypeAlias
 
 import msgspec
 
-from ...recipes.steps import Blend, Fuse, LowRank, Precompute, Prune, PruneHeads, QuantizeDynamic, QuantizeStatic, SmoothActivations, Step
+from ...recipes.steps import (
+    Blend,
+    Fuse,
+    HoistRequest,
+    LowRank,
+    Precompute,
+    Prune,
+    PruneHeads,
+    QuantizeDynamic,
+    QuantizeStatic,
+    SmoothActivations,
+    Step,
+)
 
 NOTHING = "-"
 RUNTIME = "runtime"
@@ -40,6 +52,7 @@ def slot(name: str, *choices: Step | Steps, exact: bool = False) -> Slot:
 
 SPACE: tuple[Slot, ...] = (
     slot("blend", Blend(alpha=0.75), Blend(alpha=0.5)),
+    slot("hoist", HoistRequest(), exact=True),
     slot("fuse", Fuse(), exact=True),
     slot("precompute", Precompute(), exact=True),
     slot("prune", *(Prune(keep=keep) for keep in (0.75, 0.5, 0.3)), Prune(max_error=0.1)),

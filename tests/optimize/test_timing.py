@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -127,4 +128,5 @@ def test_nothing_is_timed_without_requests(tmp_path: Path) -> None:
 
 
 def test_every_step_says_what_it_is_for() -> None:
+    assert {kind.__name__ for kind in get_args(Step) if not hasattr(kind, "promise")} == set()
     assert promises(QuantizeDynamic()) == "speed"
