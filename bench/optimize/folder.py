@@ -33,6 +33,7 @@ class CaseFolder:
         self.path = root / name
         self.weights = self.path / "weights.pt"
         self.trained_path = self.path / "trained.json"
+        self.asked_path = self.path / "asked"
         self.store = root / "store"
 
     @property

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import msgspec
 import numpy as np
@@ -26,9 +29,10 @@ Floats = npt.NDArray[np.float64]
 
 LEAST_RATIO = 0.999
 LEAST_LOW = 0.995
-# What differs by rounding only is judged on fewer requests: 20 times as many would say the same.
-_FLOAT32_REQUESTS = 500
-_SCORES_KEPT = 8
+_STAGES = (500, 2000)
+# Scores that differ by less than this share of their spread differ by rounding: more requests would say the same of them.
+_ROUNDING = 1e-4
+_SCORES_KEPT = 24
 _ITEM = InputSpec(name="item", dtype="int64", shape=("rows",), role="candidate")
 _SIGNATURE = Signature(inputs=(_ITEM,), outputs=(OutputSpec(name="score", dtype="float32", shape=("rows",)),))
 
@@ -43,6 +47,11 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     def counts(self) -> bool:
         """Whether the ratio is at least 0.999 and its interval's lower end 0.995, overall and in every segment."""
         return all((e.value or 0.0) >= LEAST_RATIO and (e.low or 0.0) >= LEAST_LOW for e in self.ratios.values())
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether a whole interval lies below the least ratio."""
+        return any((e.high or 1.0) < LEAST_RATIO for e in self.ratios.values())
 
     @property
     def worst(self) -> str:
@@ -84,46 +93,78 @@ class RecordedSession:
 
 
 class Judge:
-    """The final requests of a case and the scores of its original."""
+    """The final requests of a case, in an order of chance, and the scores of its original.
+
+    Requests are judged in stages: the first of them show whether a variant differs by more than rounding, more of them whether it is
+    clearly worse. All of them are asked of a variant for which neither holds, and of ours where it differs by rounding: is `exact` exact.
+    """
 
     def __init__(self, place: CaseFolder, reference: Variant, built: Built, *, most: int | None = None) -> None:
         """`most` bounds the number of requests, for a quick look."""
-        self._place = place
+        self._place, self._reference, self._built = place, reference, built
         requests = Requests.read(place.requests("holdout"))
-        some = list(range(len(requests))) if most is None else _spread(len(requests), most)
-        self._some = some
-        self._requests = requests.restrict(_SIGNATURE)
-        self.original = self.scores(reference, built, some)
+        self._order = np.random.default_rng(0).permutation(len(requests))[:most].tolist()
+        self._requests = requests.restrict(_SIGNATURE).take(self._order)
+        self._stages = sorted({min(stage, len(self._order)) for stage in (*_STAGES, len(self._order))})
         self._evaluations: dict[int, Evaluation] = {}
-
-    def scores(self, variant: Variant, built: Built, some: list[int]) -> Floats:
-        """The variant's scores of the requests at these positions, float64 `[requests, candidates]`, each request scored by itself."""
-        if built.path is None:
-            raise AssertionError("a variant that was not built gives no scores")
-        job, requests = job_of(self._place, variant), self._place.requests("holdout")
-        asked = hashlib.sha256(f"{_digest(built.path)} {sha256_of(requests)} {some}".encode()).hexdigest()[:16]
-        kept = job.folder / f"scores-{asked}.npy"
-        if not kept.is_file():
-            for old in sorted(job.folder.glob("scores-*.npy"), key=lambda file: file.stat().st_mtime)[:-_SCORES_KEPT]:
-                old.unlink()
-            spec = Spec(job=job, runner=variant.runner, path=built.path)
-            with Worker(spec, variant.environment, cache=self._place.root / "inductor", log=job.folder / "score.log") as worker:
-                worker.ready()
-                worker.ask(Score(requests=requests, out=kept, only=some), Scored)
-        found: Floats = np.load(kept).astype(np.float64)
-        return found
 
     def judge(self, variant: Variant, built: Built) -> tuple[Kept, Order]:
         """How the variant ranks beside the original; raises RunFailed when it cannot score."""
-        count = min(_FLOAT32_REQUESTS, len(self._some)) if variant.float32 else len(self._some)
-        at = _spread(len(self._some), count)
-        scores = self.scores(variant, built, [self._some[place] for place in at])
-        requests = self._requests.take([self._some[place] for place in at])
-        if count not in self._evaluations:
-            self._evaluations[count] = _evaluate("original", self.original[at], requests)
-        parts = pair(self._evaluations[count], _evaluate(variant.name, scores, requests))
-        kept = Kept(requests=count, ratios={part.segment: part.change().ratio for part in parts})
-        return kept, order_of(self.original[at], scores)
+        with _Scorer(self._place, self._reference, self._built) as original, _Scorer(self._place, variant, built) as other:
+            for stage in self._stages:
+                before, after = (scorer.scores(self._order[:stage], self._stages) for scorer in (original, other))
+                asked = self._requests.take(range(stage))
+                if stage not in self._evaluations:
+                    self._evaluations[stage] = _evaluate("original", before, asked)
+                parts = pair(self._evaluations[stage], _evaluate(variant.name, after, asked))
+                kept = Kept(requests=stage, ratios={part.segment: part.change().ratio for part in parts})
+                order = order_of(before, after)
+                if (order.largest_difference < _ROUNDING and not variant.ours) or kept.hopeless:
+                    break
+        return kept, order
+
+
+class _Scorer:
+    """A variant's scores, each request scored by itself; its process is started for what no earlier run has kept."""
+
+    def __init__(self, place: CaseFolder, variant: Variant, built: Built) -> None:
+        if built.path is None:
+            raise AssertionError("a variant that was not built gives no scores")
+        self._place, self._variant, self._path = place, variant, built.path
+        self._job = job_of(place, variant)
+        self._requests = place.requests("holdout")
+        self._digest = f"{_digest(built.path)} {sha256_of(self._requests)}"
+        self._worker: Worker | None = None
+
+    def scores(self, some: list[int], stages: list[int]) -> Floats:
+        """Scores of the requests at these positions, float64 `[requests, candidates]`; kept by the parts that end at `stages`."""
+        bounds = [0, *(stage for stage in stages if stage <= len(some))]
+        return np.concatenate([self._part(some[low:high]) for low, high in pairwise(bounds)])
+
+    def _part(self, some: list[int]) -> Floats:
+        asked = hashlib.sha256(f"{self._digest} {some}".encode()).hexdigest()[:16]
+        kept = self._job.folder / f"scores-{asked}.npy"
+        if not kept.is_file():
+            for old in sorted(self._job.folder.glob("scores-*.npy"), key=lambda file: file.stat().st_mtime)[:-_SCORES_KEPT]:
+                old.unlink()
+            self._started().ask(Score(requests=self._requests, out=kept, only=some), Scored)
+        found: Floats = np.load(kept).astype(np.float64)
+        return found
+
+    def _started(self) -> Worker:
+        if self._worker is None:
+            spec = Spec(job=self._job, runner=self._variant.runner, path=self._path)
+            cache, log = self._place.root / "inductor", self._job.folder / "score.log"
+            self._worker = Worker(spec, self._variant.environment, cache=cache, log=log)
+            self._worker.ready()
+        return self._worker
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._worker is not None:
+            self._worker.__exit__(kind, error, trace)
 
 
 def order_of(original: Floats, scores: Floats) -> Order:
@@ -143,10 +184,6 @@ def order_of(original: Floats, scores: Floats) -> Order:
 
 def _evaluate(name: str, scores: Floats, requests: Requests) -> Evaluation:
     return evaluate_users(RecordedSession(name, scores), requests, metrics=("ndcg@10",))
-
-
-def _spread(total: int, count: int) -> list[int]:
-    return [int(place) for place in np.linspace(0, total - 1, min(count, total))]
 
 
 def _digest(path: Path) -> str:

@@ -17,6 +17,7 @@ from ...core.artifact import ModelArtifact
 from ...core.files import sha256_of
 from ...core.requests import Requests
 from ...core.store import Store
+from ...demo.movielens import RATINGS_FILE, find_movielens
 from ...optimize.export import export
 from ...quality.metrics import Ranking, parse_metric
 from ...runtime.onnx_session import OnnxSession
@@ -39,16 +40,31 @@ def main() -> None:
     parser.add_argument("--cases", nargs="*", default=list(CASES))
     wanted = parser.parse_args()
     torch.set_num_threads(1)
-    world = read_world(wanted.data)
-    parts = {part: Asked(world, part) for part in ("validation", "holdout")}
-    timed = Asked(world, "holdout", candidates=CANDIDATES[0], least=1)
-    for name in wanted.cases:
-        case, place = CASES[name], CaseFolder(wanted.folder, name)
+    world, key = read_world(wanted.data), _requests_key(wanted.data)
+    places = [CaseFolder(wanted.folder, name) for name in wanted.cases]
+    stale = [place for place in places if not place.asked_path.is_file() or place.asked_path.read_text() != key]
+    if stale:
+        parts = {part: Asked(world, part) for part in ("validation", "holdout")}
+        timed = Asked(world, "holdout", candidates=CANDIDATES[0], least=1)
+    for place in stale:
+        case = CASES[place.name]
         place.path.mkdir(parents=True, exist_ok=True)
         for part, asked in parts.items():
             asked.for_case(case).write(place.requests(part))
         _timing(timed.for_case(case), case, place)
-        _trained(case, place, world)
+        place.asked_path.write_text(key)
+    for place in places:
+        _trained(CASES[place.name], place, world)
+
+
+def _requests_key(data: Path) -> str:
+    """Digest of what requests are made from: the ratings, and the code that draws them."""
+    here = Path(__file__).parent
+    drawn_by = [*(here / f"{name}.py" for name in ("features", "requests", "prepare")), *sorted((here / "rankers").glob("*.py"))]
+    digest = hashlib.sha256((find_movielens(data) / RATINGS_FILE).read_bytes())
+    for path in drawn_by:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _timing(asked: Requests, case: Case, place: CaseFolder) -> None:

@@ -14,13 +14,12 @@ REFERENCE = "ort-fp32"
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
-    """`label` is its name in tables. `float32` says that nothing but rounding may differ from the reference."""
+    """`label` is its name in tables."""
 
     name: str
     label: str
     environment: Environment
     runner: Runner
-    float32: bool = False
 
     @property
     def ours(self) -> bool:
@@ -52,15 +51,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PEERS = (
-    Variant(name="eager", label="PyTorch eager", environment="zoo", runner="eager", float32=True),
-    Variant(name="compile", label="torch.compile", environment="zoo", runner="compile", float32=True),
-    Variant(name=REFERENCE, label="ONNX Runtime fp32", environment="main", runner="onnxruntime", float32=True),
+    Variant(name="eager", label="PyTorch eager", environment="zoo", runner="eager"),
+    Variant(name="compile", label="torch.compile", environment="zoo", runner="compile"),
+    Variant(name=REFERENCE, label="ONNX Runtime fp32", environment="main", runner="onnxruntime"),
     Variant(name="ort-dynamic", label="ONNX Runtime dynamic int8", environment="main", runner="onnxruntime"),
     Variant(name="ort-static", label="ONNX Runtime static int8", environment="main", runner="onnxruntime"),
-    Variant(name="olive-fp32", label="Olive fp32", environment="peers", runner="onnxruntime", float32=True),
+    Variant(name="olive-fp32", label="Olive fp32", environment="peers", runner="onnxruntime"),
     Variant(name="olive-dynamic", label="Olive dynamic int8", environment="peers", runner="onnxruntime"),
     Variant(name="olive-static", label="Olive static int8", environment="peers", runner="onnxruntime"),
-    Variant(name="openvino-fp32", label="OpenVINO fp32", environment="peers", runner="openvino", float32=True),
+    Variant(name="openvino-fp32", label="OpenVINO fp32", environment="peers", runner="openvino"),
     Variant(name="openvino", label="OpenVINO, its default precision", environment="peers", runner="openvino"),
     Variant(name="nncf", label="NNCF int8 in OpenVINO", environment="peers", runner="openvino"),
     Variant(name="inc", label="neural-compressor static int8", environment="zoo", runner="onnxruntime"),
