@@ -65,7 +65,8 @@ class Attention(msgspec.Struct, frozen=True, kw_only=True):
             if place is not None and place.node is not source:
                 take(model, place, -1, chosen)
         for place in self.shapes:
-            sizes = {self.heads: len(kept), width: len(columns)}
+            # Where the heads stand side by side in one axis, an equal number elsewhere means something else (keys and values: 2).
+            sizes = {width: len(columns)} if width in place.array else {self.heads: len(kept)}
             replace(model, place, np.array([sizes.get(int(size), int(size)) for size in place.array]))
         set_matrix(model, self.projection, matrix_of(self.projection)[columns])
         self._check(before, model, reads, columns, context=context)
@@ -134,13 +135,13 @@ def _behind(projection: ir.Node, shapes: Tensors) -> Attention | None:
 
 
 def _heads(between: set[ir.Node], width: int, shapes: Tensors) -> int | None:
-    """The number of heads: a Softmax is taken over scores `[..., heads, queries, keys]`, and a shape holds it beside the size of a head."""
+    """The number of heads: what a Softmax is multiplied with has as many columns as one of them."""
     for node in between:
-        if node.op_type != "Softmax" or node.inputs[0] is None:
-            continue
-        shape = shapes.shape(node.inputs[0])
-        if shape is not None and len(shape) >= 3 and shape[-3] > 1 and width % shape[-3] == 0:
-            return int(shape[-3])
+        left = node.inputs[0] if node.op_type == "MatMul" else None
+        before = None if left is None else left.producer()
+        shape = shapes.shape(node.outputs[0]) if before is not None and before.op_type == "Softmax" else None
+        if shape is not None and len(shape) >= 3 and 0 < shape[-1] < width and width % shape[-1] == 0:
+            return width // shape[-1]
     return None
 
 

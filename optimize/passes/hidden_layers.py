@@ -10,7 +10,7 @@ from ...core.signature import Signature
 from ..cost.shapes import Tensors
 from ..cost.sizes import sizes_of
 from .linears import Place, addend_of, has_weight, inputs_of, matrix_of, name_of, outputs_of, replace, set_matrix, take, take_outputs
-from .unit_axis import Span, concatenated, last_axis, unit_wise
+from .unit_axis import Span, axis_size, concatenated, transposed, unit_wise
 
 
 class Sink(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ class HiddenLayer(msgspec.Struct, frozen=True, kw_only=True):
         for source in self.sources:
             take_outputs(model, source, chosen)
         for place, span in self.vectors:
-            take(model, place, -1, self.columns(span, chosen))
+            take(model, place, span.axis, self.columns(span, chosen))
         for sink in self.sinks:
             set_matrix(model, sink.node, np.take(matrix_of(sink.node), self.columns(sink.span, chosen), axis=-2))
         for place, span in self.shapes:
@@ -132,17 +132,27 @@ class _Walk:
         if has_weight(node) and span == Span(0, self._width):
             self._sources.append(node)
             added = addend_of(node)
-            width = 1 if added is None else last_axis(added, self._shapes)
+            width = 1 if added is None else axis_size(added, self._shapes)
             if added is not None and width == self._width:
                 self._pending.append((added, span))
             return width in (1, self._width)
+        before = transposed(node, span, backwards=True)
+        if before is not None and node.inputs[0] is not None:
+            self._inside.add(node)
+            self._pending.append((node.inputs[0], before))
+            return True
         return self._through(node, span)
 
     def _used(self, node: ir.Node, position: int, span: Span) -> bool:
         """Look at what reads a value that carries units."""
         if node.graph is not self._graph:
             return False
-        if has_weight(node) and position == 0 and inputs_of(node) == span.wide:
+        behind = transposed(node, span, backwards=False)
+        if behind is not None:
+            self._inside.add(node)
+            self._pending.append((node.outputs[0], behind))
+            return True
+        if has_weight(node) and position == 0 and inputs_of(node) == span.wide and span.axis == -1:
             self._sinks.append(Sink(node, span))
             return True
         if has_weight(node) and position == 2 and span == Span(0, outputs_of(node)):
@@ -164,7 +174,7 @@ class _Walk:
             return False
         self._inside.add(node)
         self._pending += [(node.outputs[0], span), *((value, span) for value in found.carriers)]
-        self._vectors += [(place, span) for place in found.vectors]
+        self._vectors += [(place, Span(span.offset, span.wide, found.axis)) for place in found.vectors]
         self._constant_shapes += [(place, span) for place in found.shapes]
         return True
 

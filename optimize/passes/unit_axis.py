@@ -1,4 +1,4 @@
-"""Which operations keep units apart: what they do to one entry of the last axis depends on no other entry of it."""
+"""Which operations keep units apart: what they do to one entry of the units' axis depends on no other entry of it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,25 @@ _REDUCTIONS = _operators("ReduceSum ReduceMean ReduceMax ReduceMin ReduceL2 Redu
 
 
 class Span(msgspec.Struct, frozen=True):
-    """Where a layer's units stand in a last axis of `wide` entries: from `offset` on, all of it unless others were concatenated."""
+    """Where a layer's units stand in an axis of `wide` entries: from `offset` on, all of it unless others were concatenated.
+
+    `axis` is counted from the end: -1, or another one between two transposes.
+    """
 
     offset: int
     wide: int
+    axis: int = -1
 
 
 class UnitWise(msgspec.Struct, frozen=True):
-    """A node that keeps units apart: the inputs that carry them, its constants with an entry per unit, and shapes that say how many."""
+    """A node that keeps units apart: the inputs that carry them, its constants with an entry per unit, and shapes that say how many.
+
+    The constants' units stand on `axis` of each.
+    """
 
     carriers: tuple[ir.Value, ...]
     vectors: tuple[Place, ...] = ()
+    axis: int = -1
     shapes: tuple[Place, ...] = ()
 
 
@@ -58,7 +66,10 @@ def _of_rank(node: ir.Node, data: ir.Value, span: Span, rank: int) -> UnitWise |
         case "BatchNormalization":
             places = tuple(Place(node, position) for position in range(1, 5))
             constant = all(value is not None and value.const_value is not None for value in node.inputs[1:5])
-            found = UnitWise((data,), vectors=places if rank == 2 else ()) if constant else None
+            per_unit = rank + span.axis == 1
+            found = UnitWise((data,), vectors=places if per_unit else ()) if constant else None
+        case _ if span.axis != -1:
+            found = None
         case "MatMul":
             right = node.inputs[1]
             found = None if right is None or right.const_value is not None or rank < 2 else UnitWise((right,))
@@ -72,19 +83,28 @@ def _of_rank(node: ir.Node, data: ir.Value, span: Span, rank: int) -> UnitWise |
     return found
 
 
-def last_axis(value: ir.Value, shapes: Tensors) -> int | None:
-    """Entries of the last axis, 1 for a scalar, None where it is unknown."""
+def axis_size(value: ir.Value, shapes: Tensors, axis: int = -1) -> int | None:
+    """Entries of an axis counted from the end, 1 where there is no such axis, None where it is unknown."""
     shape = shapes.shape(value)
-    return None if shape is None else (shape[-1] if shape else 1)
+    return None if shape is None else (shape[axis] if len(shape) >= -axis else 1)
+
+
+def transposed(node: ir.Node, span: Span, *, backwards: bool) -> Span | None:
+    """Where units stand behind a Transpose, or before it; None for another node."""
+    permutation = node.attributes.get_ints("perm", None)
+    if node.op_type != "Transpose" or node.domain != "" or permutation is None:
+        return None
+    order, place = list(permutation), span.axis % len(permutation)
+    return Span(span.offset, span.wide, (order[place] if backwards else order.index(place)) - len(order))
 
 
 def concatenated(node: ir.Node, position: int, span: Span, shapes: Tensors) -> Span | None:
     """Where units of input `position` stand after a Concat along the last axis; None when it is along another, or widths are unknown."""
     first = node.inputs[0]
     rank = None if first is None else _rank(first, shapes)
-    if node.op_type != "Concat" or node.domain != "" or rank is None or _axis(node, "axis", 0, rank) != rank - 1:
+    if node.op_type != "Concat" or node.domain != "" or rank is None or span.axis != -1 or _axis(node, "axis", 0, rank) != rank - 1:
         return None
-    widths = [None if value is None else last_axis(value, shapes) for value in node.inputs]
+    widths = [None if value is None else axis_size(value, shapes) for value in node.inputs]
     known = [width for width in widths if width is not None]
     return Span(span.offset + sum(known[:position]), sum(known)) if len(known) == len(widths) else None
 
@@ -94,14 +114,14 @@ def _elementwise(node: ir.Node, span: Span, shapes: Tensors) -> UnitWise | None:
     for position, value in enumerate(node.inputs):
         if value is None or (node.op_type == "Dropout" and position > 0):
             continue
-        width = last_axis(value, shapes)
+        width = axis_size(value, shapes, span.axis)
         if width == span.wide and value.const_value is not None:
             vectors.append(Place(node, position))
         elif width == span.wide:
             carriers.append(value)
         elif width != 1:
             return None
-    return UnitWise(tuple(carriers), vectors=tuple(vectors)) if carriers else None
+    return UnitWise(tuple(carriers), vectors=tuple(vectors), axis=span.axis) if carriers else None
 
 
 def _reshaped(node: ir.Node, data: ir.Value, span: Span) -> UnitWise | None:
@@ -119,10 +139,6 @@ def _spares_last_axis(node: ir.Node, rank: int) -> bool:
     """Whether an operation along some axes leaves the last one alone."""
     axes: list[int] | None = None
     match node.op_type:
-        case "Transpose":
-            permutation = node.attributes.get_ints("perm", None)
-            # Where the last axis comes from; the others may go where they like.
-            axes = None if permutation is None else [0 if list(permutation)[-1] == rank - 1 else rank - 1]
         case "Softmax" | "LogSoftmax":
             axes = [_axis(node, "axis", -1, rank)]
         case "Gather":

@@ -273,3 +273,27 @@ def test_the_score_error_leaves_out_what_moves_a_whole_request(tmp_path: Path) -
         [layer] = find_hidden_layers(model, context.signature)
         layer.shrink(model, np.array([kept]))
         assert score_error(before, model, context)["score_error"] == pytest.approx(expected, abs=1e-6)
+
+
+# Dice, as deepctr-torch writes it over a history: units are normalized, and gated, on the second axis.
+DICE = """(float[rows,5,2] x) => (float[rows,5,1] score)
+<float[2,3] w1 = {}, float[3] b1 = {}, float[3] scale = {}, float[3] shift = {}, float[3] mean = {}, float[3] var = {},
+ float[3,1] alpha = {}, float[3,1] w2 = {}, float one = {1}>
+{
+    h = MatMul(x, w1)  c = Add(h, b1)  t = Transpose<perm = [0, 2, 1]>(c)
+    n = BatchNormalization<epsilon = 0.0>(t, scale, shift, mean, var)  p = Sigmoid(n)  q = Sub(one, p)
+    aq = Mul(alpha, q)  low = Mul(aq, t)  high = Mul(p, t)  s = Add(low, high)
+    back = Transpose<perm = [0, 2, 1]>(s)  score = MatMul(back, w2)
+}"""
+
+
+def test_units_are_followed_through_transposes(tmp_path: Path) -> None:
+    # Unit 1 is never read, so it goes; all of its own numbers go with it.
+    weights = {"w1": numbers(2, 3), "b1": np.array([1, 2, 3]), "scale": np.array([1, 2, 3]), "shift": np.array([4, 5, 6])}
+    weights |= {"mean": np.array([7, 8, 9]), "var": np.array([1, 4, 9]), "alpha": np.array([[0.1], [0.2], [0.3]])}
+    context = calibrated(DICE, tmp_path, {"x": positive(CANDIDATES, 5, 2)}, weights={**weights, "w2": np.array([[1], [0], [2]])})
+    run_step(Prune(keep=0.6, multiple_of=1), context)
+    found = {t.name: onnx.numpy_helper.to_array(t).tolist() for t in onnx.load(context.target).graph.initializer}
+    assert {name: found[f"{name}_kept"] for name in ("b1", "mean", "var")} == {"b1": [1, 3], "mean": [7, 9], "var": [1, 9]}
+    np.testing.assert_allclose(found["alpha_kept"], [[0.1], [0.3]], rtol=1e-6)
+    np.testing.assert_allclose(scores(context, after=True), scores(context, after=False), rtol=1e-3)
