@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..core.artifact import MODEL_FILE, ModelArtifact, ModelRef, StepRecord
-from ..core.errors import InputError
+from ..core.errors import InputError, RefusedStep
 from ..core.progress import Progress, silent
 from ..core.requests import Requests
 from ..core.signature import Signature
@@ -58,13 +58,22 @@ def apply(
         with target.draft(final_name) as draft:
             draft.source = parent.manifest.source
             draft.parent, draft.recipe = parent.manifest.digest, chosen.label
-            records, draft.signature = _run(chosen, parent, draft.folder, original=original, requests=real, base=before, progress=progress)
-            draft.steps = (*parent.manifest.steps, *records)
+            done = _run(chosen, parent, draft.folder, original=original, requests=real, base=before, progress=progress)
+            draft.signature, draft.steps = done.signature, (*parent.manifest.steps, *done.records)
+            draft.warnings = (*parent.manifest.warnings, *(f"left out: {refusal}" for refusal in done.refused))
             draft.session = chosen.session or parent.manifest.session
             draft.opset, draft.parameters = _facts(draft.model_path)
             if original is not None:
                 _keep(parent, target)
             return target.commit(draft)
+
+
+class _Done(msgspec.Struct, frozen=True):
+    """What the steps of a recipe did, the signature of what they left, and the refusals of those that were left out."""
+
+    records: tuple[StepRecord, ...]
+    signature: Signature
+    refused: tuple[str, ...]
 
 
 def _run(
@@ -76,13 +85,13 @@ def _run(
     requests: Requests | None,
     base: ModelArtifact | None,
     progress: Progress,
-) -> tuple[tuple[StepRecord, ...], Signature]:
-    """Apply the steps to `parent` one after the other, and leave the last one's files in `folder`; gives the last one's signature too."""
+) -> _Done:
+    """Apply the steps to `parent` one after the other, and leave the last one's files in `folder`."""
     name, signature = parent.manifest.name, parent.manifest.signature
     if requests is not None:
         requests.check(signature)
     samples = from_requests(requests, signature) if requests is not None else from_signature(signature)
-    current, records = parent.path, list[StepRecord]()
+    current, records, refused = parent.path, list[StepRecord](), list[RefusedStep]()
     with tempfile.TemporaryDirectory(prefix="liftgate-") as scratch:
         for number, step in enumerate(recipe.steps, start=1):
             progress(f"applying {recipe.label}", number - 1, len(recipe.steps))
@@ -100,16 +109,24 @@ def _run(
                 base=base,
                 progress=progress,
             )
-            record, signature = _checked(step, context)
+            try:
+                record, signature = _checked(step, context)
+            except RefusedStep as refusal:
+                if recipe.on_refusal == "stop":
+                    raise
+                refused.append(refusal)
+                continue
             records.append(record)
             current = target
         progress(f"applying {recipe.label}", len(recipe.steps), len(recipe.steps))
+        if refused and not records:
+            raise refused[0]
         if not records:  # only a [session]: the parent keeps its files
             for file_name in parent.manifest.files:
                 shutil.copyfile(current / file_name, folder / file_name)
         for file in current.iterdir() if records else ():
             shutil.move(file, folder / file.name)
-    return tuple(records), signature
+    return _Done(tuple(records), signature, tuple(str(refusal) for refusal in refused))
 
 
 def _checked(step: Step, context: StepContext) -> tuple[StepRecord, Signature]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
@@ -13,16 +13,22 @@ from ..core.errors import InputError, UnknownName
 from ..core.session_defaults import SessionDefaults
 from .steps import Step
 
+OnRefusal = Literal["stop", "skip"]
 _SHIPPED = Path(__file__).parent / "shipped"
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Steps to apply in order, and how to run the result (one of both may be missing); `name@version` is what a manifest says made it."""
+    """Steps to apply in order, and how to run the result (one of both may be missing); `name@version` is what a manifest says made it.
+
+    `on_refusal = "skip"` leaves out a step that refuses (it finds nothing to do, or does not fit the model), as long as another one works;
+    the artifact's warnings say which and why. Otherwise a refusal ends the recipe.
+    """
 
     name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._+-]{0,60}$")]
     version: Annotated[int, msgspec.Meta(ge=1)]
     description: str
     steps: tuple[Step, ...] = ()
+    on_refusal: OnRefusal = "stop"
     session: SessionDefaults | None = None
 
     @property
@@ -37,6 +43,7 @@ class _Written(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     version: int
     description: str
     steps: tuple[dict[str, object], ...] = ()
+    on_refusal: str = "stop"
     session: SessionDefaults | None = None
 
 
@@ -73,7 +80,7 @@ def _read(path: Path) -> Recipe:
     where = path.name if path.parent == _SHIPPED else str(path)
     written = read_toml(path, _Written)
     steps = tuple(_step(raw, f"{where}: step {number}") for number, raw in enumerate(written.steps, start=1))
-    body = {"name": written.name, "version": written.version, "description": written.description}
+    body = {"name": written.name, "version": written.version, "description": written.description, "on_refusal": written.on_refusal}
     try:
         msgspec.convert({**body, "steps": written.steps}, Recipe)
     except msgspec.ValidationError as error:

@@ -130,7 +130,7 @@ def captured(graph: ir.Graph) -> list[ir.Value]:
 def bare(graph: ir.Graph) -> onnx.GraphProto:
     """A graph's nodes, the names of its inputs and outputs, and its small initializers: no weights, and no shapes to be misled by."""
     proto = onnx.GraphProto(name=graph.name or "graph")
-    proto.node.extend(ir.to_proto(node) for node in graph)
+    proto.node.extend(ir.serde.serialize_node(node) for node in graph)
     proto.input.extend(onnx.ValueInfoProto(name=value.name) for value in graph.inputs)
     proto.output.extend(onnx.ValueInfoProto(name=value.name) for value in graph.outputs)
     for value in graph.initializers.values():

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from .facts import Shape, is_fixed, is_one, product, usual
+from .expands import copies_nothing, with_entries
+from .facts import Shape, Size, is_fixed, is_one, product, usual
 from .labels import Label, axes_of, labels_of
 from .rewriting import Rewriting, constant_of, is_constant
 
@@ -51,6 +52,23 @@ def _pieces(value: ir.Value | None, work: Rewriting) -> _Pieces | None:
             widths.append(size[0][0])
         last = kind
     return _Pieces(node, axis, groups, widths) if len(groups) > 1 else None
+
+
+def of_concat(node: ir.Node, work: Rewriting) -> bool:
+    """A Concat of Concats along one axis is one Concat."""
+    shape = work.shape(node.outputs[0])
+    if shape is None:
+        return False
+    axis = node.attributes.get_int("axis", 0) % len(shape)
+    parts: list[ir.Value | None] = []
+    for value in node.inputs:
+        inner = value.producer() if value is not None else None
+        nested = inner is not None and inner.op_type == "Concat" and inner.attributes.get_int("axis", 0) % len(shape) == axis
+        parts.extend(inner.inputs if nested and inner is not None and _pieces(value, work) is not None else [value])
+    if len(parts) == len(node.inputs):
+        return False
+    work.replace(node.outputs[0], work.again(node, parts)[0])
+    return True
 
 
 def through_operation(node: ir.Node, work: Rewriting) -> bool:
@@ -115,23 +133,30 @@ def _elements_of_base(value: ir.Value, work: Rewriting) -> int:
     return _elements(work.shape(found.base if found is not None else value))
 
 
-def through_flattening(node: ir.Node, work: Rewriting) -> bool:
-    """A Reshape that merges the axis of a Concat with those after it: the parts are flattened and put side by side."""
-    pieces = _pieces(node.inputs[0], work)
+def through_reshape(node: ir.Node, work: Rewriting) -> bool:
+    """A Reshape that keeps the axis of a Concat, or merges it with those after it: the parts are reshaped and put side by side."""
+    pieces, target = _pieces(node.inputs[0], work), node.inputs[1]
     before, after = work.shape(node.inputs[0]), work.shape(node.outputs[0])
-    if pieces is None or before is None or after is None or len(after) != pieces.axis + 1 or after[:-1] != before[: pieces.axis]:
+    if pieces is None or before is None or after is None or target is None or copies_nothing(node):
         return False
-    rest = product(before[pieces.axis + 1 :])
-    if not is_fixed(rest) or sum(not is_fixed(size) for size in after[:-1]) > 1:
+    whole, ahead = before[pieces.axis], product(before[: pieces.axis])
+    place = next((p for p, size in enumerate(after) if product(after[:p]) == ahead and _times(size, whole) is not None), None)
+    times = _times(after[place], whole) if place is not None else None
+    if place is None or times is None:
         return False
-    lead = [size[0] if is_fixed(size) else -1 for size in after[:-1]]
-    flat = [
-        work.emit("Reshape", [value, work.ints(*lead, width * rest[0])])
-        for value, width in zip(pieces.values(work), pieces.widths, strict=True)
-    ]
-    made = work.emit("Concat", flat, {"axis": -1})
-    work.replace(node.outputs[0], made)
+    parts = []
+    for value, width in zip(pieces.values(work), pieces.widths, strict=True):
+        shape = with_entries(target, {place: work.ints(width * times)}, len(after), work)
+        parts.append(work.emit("Reshape", [value, shape], node.attributes))
+    work.replace(node.outputs[0], work.emit("Concat", parts, {"axis": place - len(after)}))
     return True
+
+
+def _times(size: Size, whole: Size) -> int | None:
+    """How often `whole` goes into `size`, where both are fixed."""
+    if not is_fixed(size) or not is_fixed(whole) or size[0] % whole[0]:
+        return None
+    return size[0] // whole[0] or None
 
 
 def sum_over(node: ir.Node, work: Rewriting) -> bool:

@@ -94,11 +94,16 @@ def _of_concat(node: ir.Node, value: ir.Value, weight: np.ndarray, work: Rewriti
     if any(width is None for width in widths):
         yield Term((value,), weight)
         return
+    found: list[Term] = []
     start = 0
     for part, width in zip(node.inputs, widths, strict=True):
         if part is not None and width:
-            yield from _terms(part, weight[start : start + width], work, depth + 1)
+            found.extend(_terms(part, weight[start : start + width], work, depth + 1))
         start += width or 0
+    if [term.factors for term in found] == [(part,) for part in node.inputs]:
+        yield Term((value,), weight)  # all of its parts are laid out as it is
+    else:
+        yield from found
 
 
 def _smaller(node: ir.Node, value: ir.Value, work: Rewriting) -> bool:
