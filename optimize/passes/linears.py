@@ -188,9 +188,8 @@ def array_of(value: ir.Value | None) -> np.ndarray:
 def name_of(node: ir.Node) -> str:
     """The module's name where its weight or its bias still carries it (`mlp.0` of `mlp.0.weight`), else the weight's or the node's."""
     place = bias_place(node)
-    stored = [
-        _KEPT.sub("", value.name or "") for value in (node.inputs[1], place and place.node.inputs[place.position]) if value is not None
-    ]
+    bias = None if place is None else place.node.inputs[place.position]
+    stored = [_KEPT.sub("", value.name or "") for value in (node.inputs[1], bias) if value is not None]
     for name in stored:
         if name.endswith((".weight", ".bias")):
             return name.removesuffix(".weight").removesuffix(".bias")
