@@ -1,0 +1,171 @@
+"""hoist_request: what it moves, what it must not move, and that scores stay."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from liftgate.core.artifact import ModelRef
+from liftgate.core.signature import InputSpec, OutputSpec, Signature
+from liftgate.optimize.cost.cost import cost_of
+from liftgate.optimize.cost.sizes import sizes_of
+from liftgate.optimize.hoist.hoist import Hoisted, hoist
+from liftgate.runtime.onnx_session import OnnxSession
+
+from .onnx_text import graph, signature
+from .random_rankers import ITEMS, USERS, WIDTH, RandomRanker, feeds
+
+
+def session(model: onnx.ModelProto | ir.Model, of: Signature) -> OnnxSession:
+    proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    made = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return OnnxSession(made, of, ModelRef(name="model", digest="", runtime="onnxruntime", size_bytes=0))
+
+
+def hoisted(text: str, request: str) -> Hoisted:
+    model = graph(text, opset=20)
+    return hoist(model, signature(model, request=request))
+
+
+def operators(made: Hoisted) -> list[str]:
+    return [node.op_type for node in made.model.graph]
+
+
+def flops(made: Hoisted, candidates: int = 100) -> int:
+    return cost_of(made.model, made.signature, sizes_of(made.signature, candidates=candidates)).flops.total
+
+
+def test_the_users_part_of_the_first_layer_is_multiplied_once() -> None:
+    made = hoisted(
+        """(float[rows,3] user, float[rows,2] item) => (float[rows,4] score) <float[5,4] w = {}, float[4] b = {}>
+        { both = Concat<axis = -1>(user, item)   product = MatMul(both, w)   score = Add(product, b) }""",
+        "user",
+    )
+    # 2 x 3 x 4 once, 2 x 2 x 4 for each of 100 candidates; the sum comes with the second product.
+    assert operators(made) == ["Gemm", "Gemm"]
+    assert sum(2 * k * 4 * rows for k, rows in ((3, 1), (2, 100))) <= flops(made) < 2 * 5 * 4 * 100
+
+
+def test_target_attention_becomes_one_product_per_request() -> None:
+    text = """(float[rows,5,3] past, float[rows,3] item) => (float[rows,5,4] score)
+        <float[12,4] w = {}, int64[1] one = {1}, float[4] b = {}>
+        {
+            q = Unsqueeze(item, one)   shape = Shape(past)   wide = Expand(q, shape)
+            minus = Sub(wide, past)   times = Mul(wide, past)
+            both = Concat<axis = -1>(wide, past, minus, times)   product = MatMul(both, w)   score = Add(product, b)
+        }"""
+    made = hoisted(text, "past")
+    (product,) = [node for node in made.model.graph if node.op_type == "Gemm"]
+    assert [node.op_type for node in made.model.graph if node.op_type in {"MatMul", "Concat"}] == ["MatMul"]
+    assert made.model.graph.outputs[0].producer() is not product  # it is given its three axes back
+    # Per candidate a product with 5 x 4 columns and one addition to each are left; the rest, for 5 past items, is done once.
+    assert flops(made) <= 100 * (2 * 3 * 20 + 20) + 500
+
+
+def test_what_compares_candidates_with_one_another_stays() -> None:
+    text = """(float[rows,3] user, float[rows,3] item) => (float[rows,3] score)
+        { share = Softmax<axis = 0>(user)   score = Mul(share, item) }"""
+    model = graph(text, opset=20)
+    of = signature(model, request="user")
+    made = hoist(model, of)
+    rows = {"user": np.ones((4, 3), np.float32), "item": np.ones((4, 3), np.float32)}
+    once = {**rows, "user": rows["user"][:1]}
+    # Every one of four equal rows has a share of a quarter: a softmax over one row would give 1.
+    assert session(made.model, made.signature).run(once)["score"].tolist() == [[0.25] * 3] * 4
+
+
+def test_only_the_position_that_is_read_is_computed() -> None:
+    made = hoisted(
+        """(float[rows,50,8] past, float[rows,8] item) => (float[rows,8] score)
+        <float[8,8] w = {}, int64 last = {-1}>
+        { hidden = MatMul(past, w)   state = Gather<axis = 1>(hidden, last)   score = Mul(state, item) }""",
+        "past",
+    )
+    # One row of the product instead of 50, and one multiplication per candidate and unit.
+    assert flops(made) == 2 * 8 * 8 + 100 * 8
+
+
+def test_copies_are_gathered_from_the_first() -> None:
+    made = hoisted(
+        """(float[rows,5,8] past, int64[rows,1] last, float[rows,8] item) => (float[rows,8] score)
+        <int64 zero = {0}, int64 step = {1}, int64[1] end = {-1}, float[8,8] w = {}>
+        {
+            hidden = MatMul(past, w)   shape = Shape<end = 1>(item)   count = Squeeze(shape)   all = Range(zero, count, step)
+            column = Unsqueeze(all, end)   place = Concat<axis = -1>(column, last)   state = GatherND(hidden, place)
+            score = Mul(state, item)
+        }""",
+        "past last",
+    )
+    assert "Range" not in operators(made)
+    assert flops(made) < 2 * 5 * 8 * 8 + 100 * 8 + 100
+
+
+def test_subgraphs_and_other_peoples_operators_get_what_they_got() -> None:
+    text = """(float[rows,3] user, float[rows,3] item, bool flag) => (float[rows,3] score)
+        {
+            score = If(flag) <then_branch = yes () => (float[rows,3] a) { a = Add(user, item) },
+                              else_branch = no () => (float[rows,3] b) { b = Softmax<axis = 0>(user) }>
+        }"""
+    model = graph(text, opset=20)
+    inputs = tuple(InputSpec(name=n, dtype="float32", shape=("rows", 3), role=r) for n, r in (("user", "request"), ("item", "candidate")))
+    of = Signature(inputs=inputs, outputs=(OutputSpec(name="score", dtype="float32", shape=("rows", 3)),))
+    made = hoist(model, of)
+    run = session(made.model, made.signature)
+    given = {"user": np.zeros((1, 3), np.float32), "item": np.ones((2, 3), np.float32)}
+    assert run.run({**given, "flag": np.array(True)})["score"].tolist() == [[1.0] * 3] * 2
+    assert run.run({**given, "flag": np.array(False)})["score"].tolist() == [[0.5] * 3] * 2
+
+
+def random_signature() -> Signature:
+    def spec(name: str, dtype: str, *shape: int | str, table: int | None = None) -> InputSpec:
+        role = "request" if name in RandomRanker.request else "candidate"
+        return InputSpec(name=name, dtype=dtype, shape=("rows", *shape), role=role, rows_of_table=table)
+
+    return Signature(
+        inputs=(
+            spec("user", "int64", table=USERS),
+            spec("history", "int64", "past", table=ITEMS),
+            spec("context", "float32", WIDTH),
+            spec("item", "int64", table=ITEMS),
+            spec("price", "float32", WIDTH),
+        ),
+        outputs=(OutputSpec(name="score", dtype="float32", shape=("rows",)),),
+    )
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.integers(0, 10**6))
+def test_random_rankers_score_as_before_for_rows_of_several_requests(seed: int) -> None:
+    proto = RandomRanker(seed).model()
+    of = random_signature()
+    made = hoist(ir.from_proto(proto), of)
+    before, after = session(proto, of), session(made.model, made.signature)
+    for requests, candidates, past in ((1, 1, 1), (3, 2, 4), (1, 17, 3)):
+        rows = feeds(np.random.default_rng(seed), requests, candidates, past)
+        np.testing.assert_allclose(after.run(rows)["score"], before.run(rows)["score"], rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(st.integers(0, 10**6))
+def test_random_rankers_whose_candidates_see_one_another_score_as_before(seed: int) -> None:
+    proto = RandomRanker(seed, mixing=True).model()
+    of = random_signature()
+    made = hoist(ir.from_proto(proto), of)
+    before, after = session(proto, of), session(made.model, made.signature)
+    for candidates, past in ((1, 2), (9, 3)):
+        rows = feeds(np.random.default_rng(seed), 1, candidates, past)
+        np.testing.assert_allclose(after.run(rows)["score"], before.run(rows)["score"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_random_ranker_gets_more_work(seed: int) -> None:
+    model, of = ir.from_proto(RandomRanker(seed).model()), random_signature()
+    made = hoist(model, of)
+    sizes = sizes_of(of, candidates=256)
+    assert cost_of(made.model, made.signature, sizes).flops.total <= cost_of(model, of, sizes).flops.total
