@@ -5,7 +5,6 @@ Each look is cheaper than the next, and a trial that is clearly slower or clearl
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 
@@ -25,7 +24,7 @@ from ...runtime.session import Session, SessionSettings, scores_of
 from ..timing import LOOK_LEVEL, Contender, Feeds, Race, race
 from .cache import Made
 from .floors import Floors
-from .result import State, Trial
+from .result import State, Trial, latency_of
 
 _RACE_SECONDS = 0.8
 _RACE_REQUESTS = 64
@@ -53,12 +52,11 @@ class Bench:
         self._requests, self._floors, self._settings, self._seed = requests, floors, settings, seed
         self._base_ref = base.ref()
         self._parent = open_model(parent.model_path, parent.manifest.signature, parent.ref(), settings, runtime="onnxruntime")
+        self._reference, self._factor = self._parent, 1.0
         spread = np.linspace(0, len(requests) - 1, min(_RACE_REQUESTS, len(requests))).astype(int)
         self._timed = requests.take(sorted(set(spread.tolist())))
         self._feeds: dict[str, list[Feeds]] = {}
-        # Quality needs no quiet machine: it may use every core.
-        self._judging = SessionSettings(threads=len(os.sched_getaffinity(0)))
-        control = open_model(base.model_path, base.manifest.signature, base.ref(), self._judging, runtime="onnxruntime")
+        control = open_model(base.model_path, base.manifest.signature, base.ref(), self._settings, runtime="onnxruntime")
         some = _some_users(requests, seed)
         self._parts = [(part, self._quality(control, part)) for part in ([some, requests] if some is not None else [requests])]
 
@@ -70,6 +68,16 @@ class Bench:
         begun = time.monotonic()
         found = self._measured(number, made, runtime, same_as)
         return _replace(found, seconds=time.monotonic() - begun)
+
+    def refer_to(self, made: Made, trial: Trial) -> None:
+        """Time trials beside this model from now on, whose latency over the parent's is known.
+
+        It is the parent after its exact steps, so whatever is slower is of no use; and where it is much faster than the parent, more blocks
+        fit into a race.
+        """
+        ref = ModelRef(name=f"trial {trial.number}", digest=made.digest, runtime="onnxruntime", size_bytes=made.size_bytes)
+        self._reference = open_model(made.path, made.signature, ref, self._settings, runtime="onnxruntime")
+        self._factor = latency_of(trial)
 
     def beside(self, sessions: Sequence[Session], *, seconds: float) -> Race:
         """The parent and other models once more, all in turns."""
@@ -94,7 +102,7 @@ class Bench:
                 return trial
             if same_as is not None and self._same_scores(session, same_as[0]):
                 return _quality_of(same_as[1], trial)
-            return self._judged(trial, open_model(made.path, made.signature, ref, self._judging, runtime=runtime))
+            return self._judged(trial, session)
         except LiftgateError as error:
             return _replace(trial, state="failed", reason=str(error))
 
@@ -102,12 +110,12 @@ class Bench:
         if is_parent:
             alone = race([self._contender(session)], seconds=_RACE_SECONDS / 4, seed=self._seed)
             return _replace(trial, state="holds", latency=Estimate(value=1.0, low=1.0, high=1.0, n=0), us=alone.median_us(0))
-        contenders = [self._contender(self._parent), self._contender(session)]
+        contenders = [self._contender(self._reference), self._contender(session)]
         found = race(contenders, seconds=_RACE_SECONDS, seed=self._seed + trial.number, clear=_is_clear)
-        ratio = found.ratio(level=LOOK_LEVEL)
-        timed = _replace(trial, latency=found.ratio(), us=found.median_us(1))
+        ratio = found.ratio()
+        timed = _replace(trial, latency=_scaled(ratio, self._factor), us=found.median_us(1))
         if ratio.low is not None and ratio.low > _SLOWER:
-            return _replace(timed, state="slower", reason=f"{ratio.text(2)} times the time of {self._parent.ref.name}")
+            return _replace(timed, state="slower", reason=f"{ratio.text(2)} times the time of {self._reference.ref.name}")
         return _replace(timed, state="holds")
 
     def _judged(self, trial: Trial, session: Session) -> Trial:
@@ -136,7 +144,7 @@ class Bench:
     def _same_scores(self, session: Session, before: Made) -> bool:
         """Whether both give the same scores, within the rounding of float32, on the requests that are timed."""
         ref = ModelRef(name="before", digest=before.digest, runtime="onnxruntime", size_bytes=0)
-        other = open_model(before.path, before.signature, ref, self._judging, runtime="onnxruntime")
+        other = open_model(before.path, before.signature, ref, self._settings, runtime="onnxruntime")
         where = session.ref.name
         sides = [
             np.concatenate([scores_of(one, feeds, where=where) for feeds in self._feeds_of(one.signature)]) for one in (other, session)
@@ -180,6 +188,12 @@ def _some_users(requests: Requests, seed: int) -> Requests | None:
         return None
     drawn = np.random.default_rng(seed).choice(unique, len(unique) // _SCREENED_SHARE, replace=False)
     return requests.take(np.flatnonzero(np.isin(users, drawn)).tolist())
+
+
+def _scaled(estimate: Estimate, factor: float) -> Estimate:
+    bounds = (estimate.value, estimate.low, estimate.high)
+    value, low, high = (None if bound is None else bound * factor for bound in bounds)
+    return _replace(estimate, value=value, low=low, high=high)
 
 
 def _is_clear(found: Race) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -160,8 +159,7 @@ def _gate(
 
 
 def _judged(model: ModelArtifact, gate: Requests, floors: Floors, seed: int) -> Evaluation:
-    """Quality on the gate's requests; it needs no quiet machine, so it may use every core."""
-    session = open_artifact(model, SessionSettings(threads=len(os.sched_getaffinity(0))))
+    session = open_artifact(model, SessionSettings())
     return evaluate_users(session, gate.restrict(session.signature), metrics=floors.metrics, seed=seed)
 
 

@@ -22,9 +22,10 @@ State = Literal["holds", "breaks a floor", "slower", "failed"]
 class Trial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One sequence of steps on one runtime.
 
-    `latency` is its time per request over the parent's, `us` microseconds per request, `overall` the first quality metric over the base's
-    for everyone, and `margin` how far the worst floor was held (negative: broken) with `worst` its name; all None where the trial ended
-    before. `screened` says that quality was only looked at on part of the requests. `refusals` are steps that were left out, with reasons.
+    `latency` is its time per request over the parent's (timed beside the parent after its exact steps, and multiplied), `us` microseconds
+    per request, `overall` the first quality metric over the base's for everyone, and `margin` how far the worst floor was held (negative:
+    broken) with `worst` its name; all None where the trial ended before. `screened` says that quality was only looked at on part of the
+    requests. `refusals` are steps that were left out, with reasons.
     """
 
     number: int

@@ -208,16 +208,17 @@ class _Run:
         nothing = {slot.name: NOTHING for slot in self._space}
         start = {**nothing, RUNTIME: "onnxruntime"}
         before = self.trial(start)
+        made = self._steps.apply(sequence(self._space, start, self._exact))
         for slot in self._space:
             for steps in slot.choices if slot.exact else ():
-                same_as = self._steps.apply(sequence(self._space, start, self._exact)), before
                 self._exact[slot.name] = steps
-                after = self.trial(start, same_as)
-                if after.number != before.number and _no_slower(before, after):
-                    before = after
+                after = self.trial(start, (made, before))
+                if after.number != before.number and after.holds:
+                    before, made = after, self._steps.apply(sequence(self._space, start, self._exact))
+                    self._bench.refer_to(made, after)
                     break
                 del self._exact[slot.name]
-                reason = next(iter(after.refusals[-1:]), "") or after.reason or "no faster than without it"
+                reason = next(iter(after.refusals[-1:]), "") or after.reason or "changes nothing"
                 self.notes.append(f"{label(steps)} is left out: {reason}")
         tell(f"in every trial: {label([step for steps in self._exact.values() for step in steps])}")
 
@@ -250,9 +251,3 @@ class _Run:
         if not held or value < min(held):
             quality = f"quality {trial.overall.text(4)} of the base, worst floor {trial.margin or 0.0:+.4f}"
             self._tell(f"trial {trial.number}: {value:.3f} of the parent's time, {quality}: {label(trial.steps)} on {trial.runtime}")
-
-
-def _no_slower(before: Trial, after: Trial) -> bool:
-    """Whether the second's time is at most the first's, as far as their medians tell."""
-    values = [None if t.latency is None else t.latency.value for t in (before, after)]
-    return values[0] is not None and values[1] is not None and values[1] <= values[0] * 1.01
