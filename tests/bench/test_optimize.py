@@ -131,6 +131,12 @@ def test_an_unknown_lower_end_does_not_count() -> None:
     assert not kept(Estimate(value=1.0, low=None, high=None, n=1)).counts
 
 
+def test_a_whole_interval_below_the_floor_needs_no_more_requests() -> None:
+    below = Estimate(value=0.99, low=0.985, high=0.9985, n=9)
+    assert kept(estimate(1.0, 1.0), casual=below).hopeless
+    assert not kept(estimate(1.0, 1.0), casual=estimate(0.99, 0.98)).hopeless
+
+
 def test_ratios_are_paired_by_round() -> None:
     # The machine was twice as slow in the second round: each round says 1.5 all the same.
     found = times([150, 150], [300, 300]).over(times([100, 100], [200, 200]))
