@@ -14,8 +14,8 @@ from .evaluate import table_of
 from .per_id import PerId, per_ids
 from .split_first import Budget, split_linears
 
-# As ADDED_BYTE_FLOPS, where nothing has to be added.
-BYTE_FLOPS = 8
+# As BYTE_FLOPS of split_first, where nothing has to be added.
+READ_BYTE_FLOPS = 8
 
 
 class Precomputed(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +66,7 @@ def _pays(part: PerId, ends: list[ir.Value]) -> bool:
     saved = sum(part.work(node) for node in gone)
     read = sum(part.rows[node.outputs[0]].width for node in gone if node.op_type == "Gather")
     written = sum(part.rows[value].width for value in ends)
-    return saved > max(0, BYTE_FLOPS * 4 * (written - read))
+    return saved > max(0, READ_BYTE_FLOPS * 4 * (written - read))
 
 
 def _only_for(part: PerId, ends: list[ir.Value]) -> set[ir.Node]:

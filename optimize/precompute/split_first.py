@@ -11,11 +11,12 @@ from ..fuse.edit import constant, insert, producer, replace
 from ..fuse.linear import Linear, linear_of
 from .per_id import PerId, per_ids
 
-# A byte that is looked up and added takes as long as that many FLOPs of a matrix product: tables of 30,000 rows, AVX-512, one thread
-# (docs/recipes/precompute.md).
-ADDED_BYTE_FLOPS = 16
-# A lookup and an addition are two nodes more, a microsecond each, shared by the candidates of a request: 64 of them here.
-ADDED_NODES_FLOPS = 2000
+# A byte that is looked up and added takes as long as that many FLOPs of a matrix product: in tables that stay in a cache, and in larger
+# ones (AVX-512, one thread, docs/recipes/precompute.md).
+CACHED_BYTE_FLOPS, BYTE_FLOPS = 10, 16
+CACHED_BYTES = 4 * 2**20
+# A lookup and an addition are two nodes more, a microsecond each, shared by the candidates of a request: some forty of them here.
+ADDED_NODES_FLOPS = 3000
 
 
 class Budget(msgspec.Struct):
@@ -95,7 +96,8 @@ def _worth(columns: list[_Columns], part: PerId, layer: Linear, budget: Budget) 
     saved = 2 * width * layer.outputs + sum(part.work(node) for node in {node for one in chosen for node in part.way_to(one.value)})
     more = layer.weight.itemsize * (layer.outputs - width)
     size = part.vocabulary * layer.outputs * layer.weight.itemsize
-    if not chosen or saved <= ADDED_NODES_FLOPS + ADDED_BYTE_FLOPS * max(0, more):
+    price = CACHED_BYTE_FLOPS if size <= CACHED_BYTES else BYTE_FLOPS
+    if not chosen or saved <= ADDED_NODES_FLOPS + price * max(0, more):
         return []
     if size > budget.left:
         budget.refused.append(f"{part.vocabulary} x {layer.outputs} for '{layer.node.name}' needs {size / 2**20:.1f} MiB")

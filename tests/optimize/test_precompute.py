@@ -97,13 +97,13 @@ def wide(parts: str, reads: str, columns: int) -> ir.Model:
     """A first layer of 4 units on columns that `parts` computes and `reads` names, all weights different."""
     text = f"""<ir_version: 10, opset_import: ["" : 20]>
     ranker (int64[rows] user, int64[rows] item, float[rows,1] price) => (float[rows,4] y)
-    <float[5,300] users, float[7,300] items, float[7,1] bias, float[{columns},4] w, float[4] b = {{1, 2, 3, 4}}>
+    <float[5,500] users, float[7,500] items, float[7,1] bias, float[{columns},4] w, float[4] b = {{1, 2, 3, 4}}>
     {{ {parts} x = Concat<axis = 1>({reads})  y = Gemm(x, w, b) }}"""
     proto = onnx.parser.parse_model(
-        text.replace("float[5,300] users, float[7,300] items, float[7,1] bias, ", "").replace(f"float[{columns},4] w, ", "")
+        text.replace("float[5,500] users, float[7,500] items, float[7,1] bias, ", "").replace(f"float[{columns},4] w, ", "")
     )
     random = np.random.default_rng(0)
-    for name, shape in {"users": (5, 300), "items": (7, 300), "bias": (7, 1), "w": (columns, 4)}.items():
+    for name, shape in {"users": (5, 500), "items": (7, 500), "bias": (7, 1), "w": (columns, 4)}.items():
         proto.graph.initializer.append(onnx.numpy_helper.from_array(random.normal(size=shape).astype(np.float32), name))
     return ir.from_proto(proto)
 
@@ -113,7 +113,7 @@ RANKED = {"user": np.array([0, 4, 2]), "item": np.array([6, 0, 3]), "price": np.
 
 def test_the_first_layer_of_a_ranker_is_looked_up_part_by_part() -> None:
     parts = "u = Gather(users, user)  i = Gather(items, item)  c = Gather(bias, item) "
-    model = wide(parts, "u, price, i, c", 602)
+    model = wide(parts, "u, price, i, c", 1002)
     before = run(model, RANKED)
     done, _ = precompute_model(model, MIB)
     np.testing.assert_allclose(run(model, RANKED), before, rtol=1e-5, atol=1e-4)
@@ -125,10 +125,10 @@ def test_the_first_layer_of_a_ranker_is_looked_up_part_by_part() -> None:
 def test_rows_with_an_axis_of_size_1_side_by_side_are_split_too() -> None:
     parts = """k = Unsqueeze(user, one)  u = Gather(users, k)  l = Unsqueeze(item, one)  i = Gather(items, l)
         both = Concat<axis = 1>(u, i)  flat = Reshape(both, shape) """
-    model = wide(parts, "flat, price", 601)
+    model = wide(parts, "flat, price", 1001)
     proto = ir.to_proto(model)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "one"))
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, 600]), "shape"))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, 1000]), "shape"))
     model = ir.from_proto(proto)
     before = run(model, RANKED)
     done, _ = precompute_model(model, MIB)
