@@ -23,7 +23,7 @@ RULES: dict[str, Iterable[Rule]] = {
     "MatMul": (expands.through_operation, products.split_product, batched.shared_right, batched.shared_left),
     "Gemm": (expands.through_operation, products.split_product),
     "ReduceSum": (expands.through_operation, batched.sum_of_product, concats.sum_over, concats.through_operation),
-    "Gather": (expands.through_operation, slices.gather_of_one),
+    "Gather": (expands.through_operation, selections.ids_through_float, slices.gather_of_one),
     "Slice": (expands.through_operation, concats.slice_of, slices.slice_up, concats.through_operation),
     "Reshape": (expands.through_reshape, flattening.unflatten, concats.through_reshape),
     "Shape": (expands.through_shape,),

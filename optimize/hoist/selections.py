@@ -78,3 +78,33 @@ def transpose_constant(node: ir.Node, work: Rewriting) -> bool:
         return False
     work.replace(node.outputs[0], work.constant(np.ascontiguousarray(np.transpose(array, order)), "turned"))
     return True
+
+
+# Whole numbers up to here are float32 numbers too.
+_WHOLE_FLOATS = 2**24
+_VIEWS = frozenset({"Unsqueeze", "Squeeze", "Reshape"})
+
+
+def ids_through_float(node: ir.Node, work: Rewriting) -> bool:
+    """Ids that became float and ids again, to be looked up in a table: the same ids wherever they lie inside it, and outside as before.
+
+    DeepCTR carries ids in a float matrix. A whole number below 2^24 survives the way; a larger one stays outside every table this small.
+    """
+    data, value = constant_of(node.inputs[0]), node.inputs[1]
+    back = value.producer() if value is not None else None
+    if data is None or node.attributes.get_int("axis", 0) != 0 or len(data) > _WHOLE_FLOATS or back is None or back.op_type != "Cast":
+        return False
+    views: list[ir.Node] = []
+    source = back.inputs[0].producer() if back.inputs[0] is not None else None
+    while source is not None and source.op_type in _VIEWS:
+        views.append(source)
+        source = source.inputs[0].producer() if source.inputs[0] is not None else None
+    if source is None or source.op_type != "Cast" or source.attributes.get_int("to", 0) != ir.DataType.FLOAT:
+        return False
+    ids = source.inputs[0]
+    if ids is None or ids.dtype not in {ir.DataType.INT64, ir.DataType.INT32}:
+        return False
+    for view in reversed(views):
+        ids = work.again(view, [ids, *view.inputs[1:]])[0]
+    work.replace(node.outputs[0], work.again(node, [node.inputs[0], ids])[0])
+    return True
