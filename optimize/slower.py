@@ -23,7 +23,7 @@ _USUAL_FIX = "leave this step out, or apply it to fewer nodes"
 
 
 def refuse_slower(
-    step: Step, before: Session, after: Session, context: StepContext, *, clock: Clock = time.perf_counter_ns
+    step: Step, before: Session, after: Session, context: StepContext, *, clock: Clock = time.process_time_ns
 ) -> dict[str, float]:
     """Numbers for the step's record: how long a request takes before and after it, and their ratio; empty where nothing was timed.
 

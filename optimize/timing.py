@@ -1,7 +1,8 @@
 """An honest quick comparison: two or more models answer the same requests in one process, in turns.
 
 It tells in about a second whether a step made a model slower, and ranks the trials of a search. It is no gate: processes differ from one
-another, and only `profile` measures several of them.
+another, and only `profile` measures several of them. For models that compute on one thread the clock is the processor time of this process,
+which equals the time on a wall clock while nobody else wants the core, and does not count the time that somebody else has it.
 """
 
 from __future__ import annotations
@@ -75,12 +76,14 @@ def race(
     seconds: float = 1.0,
     seed: int = 0,
     clear: Callable[[Race], bool] | None = None,
-    clock: Clock = time.perf_counter_ns,
+    clock: Clock = time.process_time_ns,
     progress: Progress = silent,
 ) -> Race:
     """Time the contenders in interleaved blocks for about `seconds`, or until `clear` says that the answer is.
 
-    `clear` is asked at block numbers that grow by half, so that it looks only a few times. Garbage collection waits until a block is over.
+    `clock` has to be one of the wall (`time.perf_counter_ns`) where a model computes on several threads, for they wait for each other;
+    `seconds` are seconds of that clock. `clear` is asked at block numbers that grow by half, so that it looks only a few times. Garbage
+    collection waits until a block is over.
     """
     rng = np.random.default_rng(seed)
     requests = len(contenders[0].feeds)

@@ -21,7 +21,7 @@ from ...core.verdict import Outcome
 from ...quality.evaluate import Evaluation, evaluate_users, pair
 from ...runtime.runtimes import open_model
 from ...runtime.session import Session, SessionSettings, scores_of
-from ..timing import LOOK_LEVEL, Contender, Feeds, Race, race
+from ..timing import LOOK_LEVEL, Clock, Contender, Feeds, Race, race
 from .cache import Made
 from .floors import Floors
 from .result import State, Trial, latency_of
@@ -52,6 +52,7 @@ class Bench:
         self._requests, self._floors, self._settings, self._seed = requests, floors, settings, seed
         self._base_ref = base.ref()
         self._parent = open_model(parent.model_path, parent.manifest.signature, parent.ref(), settings, runtime="onnxruntime")
+        self._clock: Clock = time.process_time_ns if settings.thread_count == 1 else time.perf_counter_ns
         self._reference, self._factor = self._parent, 1.0
         spread = np.linspace(0, len(requests) - 1, min(_RACE_REQUESTS, len(requests))).astype(int)
         self._timed = requests.take(sorted(set(spread.tolist())))
@@ -82,7 +83,7 @@ class Bench:
     def beside(self, sessions: Sequence[Session], *, seconds: float) -> Race:
         """The parent and other models once more, all in turns."""
         contenders = [self._contender(session) for session in (self._parent, *sessions)]
-        return race(contenders, seconds=seconds, seed=self._seed)
+        return race(contenders, seconds=seconds, seed=self._seed, clock=self._clock)
 
     def _measured(self, number: int, made: Made, runtime: Runtime, same_as: tuple[Made, Trial] | None) -> Trial:
         trial = Trial(
@@ -108,10 +109,10 @@ class Bench:
 
     def _timed_trial(self, trial: Trial, session: Session, *, is_parent: bool) -> Trial:
         if is_parent:
-            alone = race([self._contender(session)], seconds=_RACE_SECONDS / 4, seed=self._seed)
+            alone = race([self._contender(session)], seconds=_RACE_SECONDS / 4, seed=self._seed, clock=self._clock)
             return _replace(trial, state="holds", latency=Estimate(value=1.0, low=1.0, high=1.0, n=0), us=alone.median_us(0))
         contenders = [self._contender(self._reference), self._contender(session)]
-        found = race(contenders, seconds=_RACE_SECONDS, seed=self._seed + trial.number, clear=_is_clear)
+        found = race(contenders, seconds=_RACE_SECONDS, seed=self._seed + trial.number, clear=_is_clear, clock=self._clock)
         ratio = found.ratio()
         timed = _replace(trial, latency=_scaled(ratio, self._factor), us=found.median_us(1))
         if ratio.low is not None and ratio.low > _SLOWER:
