@@ -69,7 +69,7 @@ class HiddenLayer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_hidden_layers(model: ir.Model, signature: Signature) -> list[HiddenLayer]:
-    """All hidden layers, in graph order; a layer whose units anything else reads is none.
+    """All hidden layers, each before those that its sinks compute; a layer whose units anything else reads is none.
 
     `model` is `prepared`: without functions and Constant nodes.
     """
@@ -81,7 +81,21 @@ def find_hidden_layers(model: ir.Model, signature: Signature) -> list[HiddenLaye
             layer = _Walk(model.graph, shapes, outputs_of(node)).layer(node)
             if layer is not None:
                 found.setdefault(layer.key, layer)
-    return list(found.values())
+    return _ordered(list(found.values()))
+
+
+def _ordered(layers: list[HiddenLayer]) -> list[HiddenLayer]:
+    """First what the others depend on: experts that share their last layer's units each have first layers of their own."""
+    ordered = list[HiddenLayer]()
+    left = layers
+    while left:
+        waiting = {sink.node: layer.key for layer in left for sink in layer.sinks}
+        ready = (layer for layer in left if all(waiting.get(source, layer.key) == layer.key for source in layer.sources))
+        # Layers in a ring have no order; the first of them begins.
+        chosen = next(ready, left[0])
+        ordered.append(chosen)
+        left = [layer for layer in left if layer is not chosen]
+    return ordered
 
 
 class _Walk:

@@ -42,9 +42,13 @@ def learn(before: ir.Model, now: ir.Model, names: Sequence[str], context: StepCo
     Inputs are what the node reads in `now`, outputs what the node of the same name gives in `before`, without what it adds itself: so that
     a fit also makes up for what was changed upstream. A candidate counts by how high `before` ranks it, `1 / (1 + rank / 3)`:
     what users see is the top. Every fourth request is held out; of a request with many rows (those of a history for each candidate)
-    evenly spaced ones are taken. Raises RefusedStep where a tensor holds NaN or infinity.
+    evenly spaced ones are taken. Nodes whose own outputs were cut since then are fitted to what they give now. Raises RefusedStep where a
+    tensor holds NaN or infinity.
     """
-    old, new = _by_output(before, names), _by_output(now, names)
+    new = _by_output(now, names)
+    if any(outputs_of(node) != outputs_of(new[name]) for name, node in _by_output(before, names).items()):
+        before = now
+    old = _by_output(before, names)
     reads = {name: _name(new[name].inputs[0]) for name in names}
     offsets = {name: offset_of(old[name]) for name in names}
     found: dict[str, list[Learned]] = {}

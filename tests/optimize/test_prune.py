@@ -128,6 +128,24 @@ def test_experts_that_are_mixed_by_a_gate_lose_the_same_units(tmp_path: Path) ->
     np.testing.assert_allclose(scores(context, after=True), scores(context, after=False), rtol=3e-3)
 
 
+def test_experts_of_two_layers_are_pruned_from_the_first_on(tmp_path: Path) -> None:
+    text = EXPERTS.replace("float[2,3] e2", "float[2,3] f1 = {}, float[2,3] f2 = {}, float[3,3] e2").replace(
+        "float[2,3] e1", "float[3,3] e1"
+    )
+    text = text.replace(
+        "a = MatMul(x, e1)  b = MatMul(x, e2)", "p = MatMul(x, f1)  a = MatMul(p, e1)  q = MatMul(x, f2)  b = MatMul(q, e2)"
+    )
+    weights = {"f1": SUM, "f2": SUM, "e1": numbers(3, 3, seed=1), "e2": numbers(3, 3, seed=2), "wg": np.eye(2)}
+    weights |= {"t1": np.array([[1], [2], [3]]), "t2": np.array([[3], [1], [2]])}
+    context = calibrated(text, tmp_path, {"x": positive(CANDIDATES, 2)}, weights=weights)
+    layers = find_hidden_layers(graph(text), context.signature)
+    assert [layer.name for layer in layers] == ["f1", "f2", "e1"]
+    record, _ = run_step(Prune(keep=0.6, multiple_of=1), context)
+    found = shapes(context.target)
+    assert [found[name] for name in ("f1", "e1", "f2", "e2", "t1")] == [(2, 2), (2, 2), (2, 2), (2, 2), (2, 1)]
+    assert record.numbers["score_error"] < 0.05
+
+
 # The same experts as one batch of matrices, [experts, inputs, outputs].
 BATCH = """(float[rows,2] x) => (float[rows] score)
 <float[2,2,3] w1 = {}, float[2,1,3] b1 = {}, float[2,3,1] w2 = {}, int64[2] axes = {0, 2}>
