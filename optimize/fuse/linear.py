@@ -10,19 +10,23 @@ from .edit import const, constant, given
 
 
 class Linear(msgspec.Struct, kw_only=True):
-    """`weight` is [inputs, outputs] and `bias` [outputs] or None, in the layer's own dtype; a Gemm's alpha and beta are multiplied in."""
+    """`weight` is [inputs, outputs] and `bias` [outputs] or None, in the layer's own dtype; a Gemm's alpha and beta are multiplied in.
+
+    `added` is what a Gemm adds instead of a constant bias, as `hoist_request` writes it: what the request gives.
+    """
 
     node: ir.Node
     weight: np.ndarray
     bias: np.ndarray | None
+    added: ir.Value | None = None
 
     @property
     def outputs(self) -> int:
         return int(self.weight.shape[1])
 
 
-def linear_of(node: ir.Node | None) -> Linear | None:
-    """`node` as a linear layer, None when it is none or its bias is computed."""
+def linear_of(node: ir.Node | None, *, computed_bias: bool = False) -> Linear | None:
+    """`node` as a linear layer, None when it is none; one whose bias is computed only where that is asked for."""
     if node is None or node.domain not in {"", "ai.onnx"} or node.op_type not in {"MatMul", "Gemm"}:
         return None
     weight = const(node.inputs[1])
@@ -30,16 +34,22 @@ def linear_of(node: ir.Node | None) -> Linear | None:
         return None
     if node.op_type == "MatMul":
         return Linear(node=node, weight=weight, bias=None)
-    if node.attributes.get_int("transA", 0):
-        return None
-    weight = weight.T if node.attributes.get_int("transB", 0) else weight
-    alpha, beta = (np.asarray(node.attributes.get_float(name, 1.0), weight.dtype) for name in ("alpha", "beta"))
+    return None if node.attributes.get_int("transA", 0) else _gemm(node, weight, computed_bias)
+
+
+def _gemm(node: ir.Node, stored: np.ndarray, computed_bias: bool) -> Linear | None:
+    turned = stored.T if node.attributes.get_int("transB", 0) else stored
+    alpha, beta = (np.asarray(node.attributes.get_float(name, 1.0), stored.dtype) for name in ("alpha", "beta"))
+    weight = turned if alpha == 1 else turned * alpha
     added = given(node, 2)
     bias = const(added)
-    if added is not None and (bias is None or bias.size not in {1, weight.shape[1]} or (bias.ndim > 1 and bias.shape[0] != 1)):
+    if added is None:
+        return Linear(node=node, weight=weight, bias=None)
+    if bias is None:
+        return Linear(node=node, weight=weight, bias=None, added=added) if computed_bias and beta == 1 else None
+    if bias.size not in {1, weight.shape[1]} or (bias.ndim > 1 and bias.shape[0] != 1):
         return None
-    flat = None if bias is None else np.broadcast_to(bias.reshape(-1) * beta, weight.shape[1:])
-    return Linear(node=node, weight=weight if alpha == 1 else weight * alpha, bias=flat)
+    return Linear(node=node, weight=weight, bias=np.broadcast_to(bias.reshape(-1) * beta, weight.shape[1:]))
 
 
 def set_linear(model: ir.Model, layer: Linear, weight: np.ndarray, bias: np.ndarray | None) -> None:

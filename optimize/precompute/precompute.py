@@ -39,12 +39,17 @@ def precompute_model(model: ir.Model, max_bytes: int) -> tuple[list[Precomputed]
         refresh(model)
         if split_linears(model, budget):
             refresh(model)
-        for part in per_ids(model):
+        for part in sorted(per_ids(model), key=_few_ids):
             done.extend(_look_up(model, part, value) for value in _chosen(part, budget))
         drop_unused(model)
         share_constants(model)
         tidy(model)
     return done, budget.refused
+
+
+def _few_ids(part: PerId) -> bool:
+    """Whether a request looks up a fixed number of ids, as those of its user: the budget goes to the candidates first."""
+    return all(isinstance(size, int) for size in dims_of(part.ids) or ())
 
 
 def _chosen(part: PerId, budget: Budget) -> list[ir.Value]:

@@ -50,7 +50,7 @@ def split_linears(model: ir.Model, budget: Budget) -> int:
     parts = per_ids(model)
     changed = 0
     for node in list(model.graph):
-        layer = linear_of(node)
+        layer = linear_of(node, computed_bias=True)
         value = node.inputs[0] if layer is not None else None
         if layer is None or value is None or len(dims_of(value) or ()) != 2:
             continue
@@ -109,7 +109,7 @@ def _split(model: ir.Model, layer: Linear, columns: list[_Columns], groups: list
     node = layer.node
     taken = {id(one) for group in groups for one in group}
     rest = [one for one in columns if id(one) not in taken]
-    bias = None if layer.bias is None else constant(model, layer.bias, f"{node.name}_bias")
+    bias = layer.added if layer.bias is None else constant(model, layer.bias, f"{node.name}_bias")
     terms = [_product(model, layer, group) for group in groups]
     if rest:
         product = _product(model, layer, rest)

@@ -122,6 +122,18 @@ def test_the_first_layer_of_a_ranker_is_looked_up_part_by_part() -> None:
     assert sorted((one.rows, one.width) for one in done) == [(5, 4), (7, 4)]
 
 
+def test_a_bias_that_the_request_gives_is_added_as_before() -> None:
+    parts = "u = Gather(users, user)  i = Gather(items, item)  b2 = Mul(price, b) "
+    model = wide(parts, "u, price, i", 1001)
+    (layer,) = (node for node in model.graph if node.op_type == "Gemm")
+    (bias,) = (node for node in model.graph if node.op_type == "Mul")
+    layer.replace_input_with(2, bias.outputs[0])
+    before = run(model, RANKED)
+    assert len(precompute_model(model, MIB)[0]) == 2
+    np.testing.assert_allclose(run(model, RANKED), before, rtol=1e-5, atol=1e-4)
+    assert sorted(operators(model)) == ["Add", "Add", "Gather", "Gather", "Gemm", "Mul"]
+
+
 def test_rows_with_an_axis_of_size_1_side_by_side_are_split_too() -> None:
     parts = """k = Unsqueeze(user, one)  u = Gather(users, k)  l = Unsqueeze(item, one)  i = Gather(items, l)
         both = Concat<axis = 1>(u, i)  flat = Reshape(both, shape) """
