@@ -24,7 +24,7 @@ from .result import CaseResult, Outcome, Result
 from .roofline import need_of, peaks
 from .table import table
 from .timing import measured_core, time_case
-from .variants import REFERENCE, VARIANTS, Built, Variant
+from .variants import REFERENCE, USUAL, VARIANTS, Built, Variant
 
 FOLDER = CHECKOUT / ".bench" / "optimize"
 CASES = {
@@ -78,7 +78,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 def _wanted(arguments: Sequence[str]) -> Wanted:
     parser = argparse.ArgumentParser(prog="python -m liftgate.bench.optimize", description=__doc__)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(USUAL))
     parser.add_argument("--seconds", type=float, default=35.0, help="time to measure each case with each number of candidates")
     parser.add_argument("--quick", action="store_true", help="few requests and seconds, for development: says little about quality")
     parser.add_argument("--data", type=Path, default=os.environ.get("LIFTGATE_DATA"), help="folder of ml-latest-small (or LIFTGATE_DATA)")
