@@ -78,8 +78,8 @@ class QuantizeWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class SmoothActivations(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="smooth_activations"):
     """Even out the columns that a linear layer reads, before they are quantized with one range; exact in float.
 
-    Each column is divided by a power of two near max|activation|^`alpha` / max|weight|^(1 - `alpha`), folded into whatever wrote it, and its
-    weights are multiplied by the same (SmoothQuant, Xiao et al. 2022, https://arxiv.org/abs/2211.10438).
+    Each column is divided by a power of two near max|activation|^`alpha` / max|weight|^(1 - `alpha`), folded into whatever wrote it, and
+    its weights are multiplied by the same (SmoothQuant, Xiao et al. 2022, https://arxiv.org/abs/2211.10438).
     """
 
     promise: ClassVar[Promise] = "same"

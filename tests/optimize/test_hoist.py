@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from liftgate.core.artifact import ModelRef
-from liftgate.core.signature import InputSpec, OutputSpec, Signature
+from liftgate.core.signature import InputSpec, OutputSpec, Role, Signature
 from liftgate.optimize.cost.cost import cost_of
 from liftgate.optimize.cost.sizes import sizes_of
 from liftgate.optimize.hoist.hoist import Hoisted, hoist
@@ -113,7 +113,8 @@ def test_subgraphs_and_other_peoples_operators_get_what_they_got() -> None:
                               else_branch = no () => (float[rows,3] b) { b = Softmax<axis = 0>(user) }>
         }"""
     model = graph(text, opset=20)
-    inputs = tuple(InputSpec(name=n, dtype="float32", shape=("rows", 3), role=r) for n, r in (("user", "request"), ("item", "candidate")))
+    roles: dict[str, Role] = {"user": "request", "item": "candidate"}
+    inputs = tuple(InputSpec(name=name, dtype="float32", shape=("rows", 3), role=role) for name, role in roles.items())
     of = Signature(inputs=inputs, outputs=(OutputSpec(name="score", dtype="float32", shape=("rows", 3)),))
     made = hoist(model, of)
     run = session(made.model, made.signature)
@@ -124,7 +125,7 @@ def test_subgraphs_and_other_peoples_operators_get_what_they_got() -> None:
 
 def random_signature() -> Signature:
     def spec(name: str, dtype: str, *shape: int | str, table: int | None = None) -> InputSpec:
-        role = "request" if name in RandomRanker.request else "candidate"
+        role: Role = "request" if name in RandomRanker.request else "candidate"
         return InputSpec(name=name, dtype=dtype, shape=("rows", *shape), role=role, rows_of_table=table)
 
     return Signature(
