@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from ...core.errors import RefusedStep, UnknownName
-from .linears import Place, array_of, array_shape, is_linear, outputs_of, prepared, replace
+from .linears import Place, array_of, array_shape, constant, drop_unused, is_linear, matrix_of, outputs_of, prepared, replace
 
 _LOOKUPS = frozenset({"Gather", "GatherElements", "GatherND", "GatherBlockQuantized"})
 _EXTERNAL_ABOVE_BYTES = 2**30
@@ -51,6 +51,7 @@ def read_quantizable(path: Path, exclude: Collection[str], where: str, *, fuse: 
     graph = prepared(path, where)
     if fuse:
         fuse_bias(graph)
+        _split_addends(graph)
         _plain_biases(graph)
     ir.external_data.load_to_model(graph)
     model = ir.to_proto(graph)
@@ -123,6 +124,26 @@ def _matrices(model: ir.Model) -> set[str]:
 def _is_vector(value: ir.Value, size: int) -> bool:
     """Whether a value is a constant of `size` columns, or one number for all of them."""
     return value.const_value is not None and value.const_value.size in {1, size} and array_shape(value)[-1:] in {(), (1,), (size,)}
+
+
+def _split_addends(model: ir.Model) -> None:
+    """Take what a Gemm adds out of it where that is computed (the user's part of a split layer): int8 knows constant biases only."""
+    for node in list(model.graph):
+        addend = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
+        weight = node.inputs[1] if addend is not None else None
+        if addend is None or addend.const_value is not None or weight is None or weight.const_value is None:
+            continue
+        if node.attributes.get_float("beta", 1.0) != 1.0 or node.attributes.get_int("transA", 0):
+            continue
+        # A MatMul: ONNX Runtime puts a Sum back into a Gemm.
+        matrix = constant(model, f"{weight.name}_kn", matrix_of(node).astype(array_of(weight).dtype))
+        product = ir.node("MatMul", [node.inputs[0], matrix], name=node.name)
+        total = ir.node("Sum", [product.outputs[0], addend])
+        product.outputs[0].name = f"{node.outputs[0].name}_product"
+        total.outputs[0].name = node.outputs[0].name
+        total.outputs[0].type, total.outputs[0].shape = node.outputs[0].type, node.outputs[0].shape
+        ir.convenience.replace_nodes_and_values(model.graph, node, [node], [product, total], [node.outputs[0]], [total.outputs[0]])
+    drop_unused(model)
 
 
 def _plain_biases(model: ir.Model) -> None:

@@ -198,6 +198,24 @@ def test_a_model_in_layout_request_is_calibrated_request_by_request(tmp_path: Pa
     np.testing.assert_allclose(after.run(None, feeds)[0], before.run(None, feeds)[0], atol=0.25)
 
 
+def test_the_part_of_a_split_layer_that_adds_the_other_runs_in_int8(tmp_path: Path) -> None:
+    text = """
+    <ir_version: 10, opset_import: ["" : 20]>
+    split (float[rows,4] x) => (float[rows,1] score)
+    <float[4,4] w = {1, 0.5, -0.25, 0,  0, 1, 0.5, -0.25,  -0.25, 0, 1, 0.5,  0.5, -0.25, 0, 1}, float[4,1] top = {1, -1, 0.5, 0.25}>
+    {
+        other = Sin(x)
+        [part] both = Gemm<transB = 1, alpha = 0.5>(x, w, other)
+        active = Relu(both)
+        [top] score = MatMul(active, top)
+    }
+    """
+    record, _ = run_step(QuantizeStatic(max_sensitivity=0.2), with_requests(text, tmp_path, requests()))
+    assert record.numbers["int8_kernels"] == 2.0
+    x = np.concatenate(requests())
+    np.testing.assert_allclose(score(tmp_path / "out.onnx", {"x": x}), score(tmp_path / "in.onnx", {"x": x}), atol=0.1)
+
+
 def _with_user(text: str, folder: Path) -> StepContext:
     import msgspec  # noqa: PLC0415
     from liftgate.core.requests import Requests  # noqa: PLC0415
