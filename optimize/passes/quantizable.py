@@ -133,7 +133,7 @@ def _split_addends(model: ir.Model) -> None:
         weight = node.inputs[1] if addend is not None else None
         if addend is None or addend.const_value is not None or weight is None or weight.const_value is None:
             continue
-        if node.attributes.get_float("beta", 1.0) != 1.0 or node.attributes.get_int("transA", 0):
+        if node.attributes.get_float("beta", 1.0) != 1.0 or node.attributes.get_int("transA", 0) != 0:
             continue
         # A MatMul: ONNX Runtime puts a Sum back into a Gemm.
         matrix = constant(model, f"{weight.name}_kn", matrix_of(node).astype(array_of(weight).dtype))
