@@ -33,7 +33,7 @@ from .space import label
 
 # How many may try the gate: each further one makes a lucky PASS more likely, so each has to pass at a smaller alpha.
 MOST_FINALISTS = 3
-_RACE_SHARE, _LAUNCHES = 0.15, 3
+_RACE_SHARE, _LAUNCHES = 0.1, 3
 
 
 @dataclass(frozen=True, kw_only=True)

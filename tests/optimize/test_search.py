@@ -32,7 +32,8 @@ SIGNATURE = Signature(
     inputs=(InputSpec(name="x", dtype="float32", shape=("rows", WIDTH), role="candidate"),),
     outputs=(OutputSpec(name="score", dtype="float32", shape=("rows", 1)),),
 )
-SMALL: tuple[Slot, ...] = (slot("prune", Prune(keep=0.5, refit=False), Prune(keep=0.02, refit=False)), slot("quantize", QuantizeDynamic()))
+SMALL: tuple[Slot, ...] = (slot("prune", Prune(keep=0.5, refit=False), Prune(keep=0.02, refit=False)),)
+TWO: tuple[Slot, ...] = (slot("prune", Prune(keep=0.5), Prune(keep=0.1)), slot("quantize", QuantizeDynamic()))
 BUDGET = parse_budget('[[gate]]\nmetric = "ndcg@10"\nmax_drop = "10%"\n')
 
 
@@ -119,8 +120,8 @@ def test_the_winner_passes_the_gate_and_is_faster(found: Search, shelf: Store) -
 
 
 def test_every_combination_is_tried_once_and_the_ruined_model_breaks_the_floor(found: Search) -> None:
-    assert found.combinations == 6
-    assert len(found.trials) == 6
+    assert found.combinations == 3
+    assert len(found.trials) == 3
     ruined = [t for t in found.trials if Prune(keep=0.02, refit=False) in t.steps]
     assert {t.state for t in ruined} == {"breaks a floor"}
     assert all("ndcg@10 max_drop 10%" in t.reason for t in ruined)
@@ -142,7 +143,7 @@ def test_a_search_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     kept = {path.name: path.read_bytes() for path in (tmp_path / "search" / "trials").iterdir()}
     assert len(kept) >= 1
     assert store.names() == ["v1.0", "v1.1"]
-    again = run(store, trials=3)
+    again = run(store)
     assert len(again.trials) == 3
     assert {name: (tmp_path / "search" / "trials" / name).read_bytes() for name in kept} == kept
 
@@ -220,7 +221,7 @@ def test_the_same_seed_and_results_walk_the_same_path() -> None:
 
 
 def test_a_small_space_is_tried_to_the_end() -> None:
-    study = Study(SMALL, ["onnxruntime"], seed=0)
+    study = Study(TWO, ["onnxruntime"], seed=0)
     assert len(walk(study, 100)) == study.combinations == 6
 
 
@@ -231,7 +232,7 @@ def test_steps_are_called_by_their_kinds_and_unusual_settings() -> None:
 
 
 def test_exact_steps_are_in_every_sequence_and_in_their_place() -> None:
-    space = (slot("fuse", Fuse(), exact=True), *SMALL)
+    space = (slot("fuse", Fuse(), exact=True), *TWO)
     chosen = {"prune": "-", "quantize": "quantize_dynamic"}
     assert sequence(space, chosen, {"fuse": (Fuse(),)}) == (Fuse(), QuantizeDynamic())
     assert sequence(space, chosen, {}) == (QuantizeDynamic(),)
