@@ -33,7 +33,7 @@ from .space import label
 
 # How many may try the gate: each further one makes a lucky PASS more likely, so each has to pass at a smaller alpha.
 MOST_FINALISTS = 3
-_RACE_SHARE, _LAUNCHES = 0.1, 3
+_RACE_SHARE, _LAUNCHES, _LONGEST_S = 0.1, 3, 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,7 @@ def _measured(entrants: Entrants, made: ModelArtifact, gate: Requests, gates: tu
         requests=unlabelled,
         budget=budget,
         instances=budget.instances or (LOCAL,),
-        seconds=max(1.0, seconds / max(1, len(budget.instances))),
+        seconds=min(_LONGEST_S, max(1.0, seconds / max(1, len(budget.instances)))),
         launches=_LAUNCHES,
         seed=entrants.seed,
         threads=None if budget.instances else entrants.settings.threads,
