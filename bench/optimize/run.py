@@ -25,6 +25,7 @@ from .roofline import need_of, peaks
 from .table import table
 from .timing import measured_core, time_case
 from .variants import REFERENCE, USUAL, VARIANTS, Built, Variant
+from .wire import decode, encode
 
 FOLDER = CHECKOUT / ".bench" / "optimize"
 CASES = {
@@ -43,6 +44,8 @@ _QUICK_REQUESTS = 300
 def run(arguments: Sequence[str] = ()) -> list[str]:
     """Run and give the lines of docs/benchmarks.md; writes every sample to `--json`."""
     wanted = _wanted(arguments)
+    if wanted.show is not None:
+        return table(decode(wanted.show.read_bytes(), Result))
     start = time.monotonic()
     _prepare(wanted.cases, wanted.data)
     core = measured_core()
@@ -60,7 +63,7 @@ def run(arguments: Sequence[str] = ()) -> list[str]:
         cases=tuple(cases),
     )
     wanted.json.parent.mkdir(parents=True, exist_ok=True)
-    wanted.json.write_bytes(msgspec.json.encode(result))
+    wanted.json.write_bytes(encode(result))
     return table(result)
 
 
@@ -73,6 +76,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     most: int | None
     data: Path
     json: Path
+    show: Path | None
 
 
 def _wanted(arguments: Sequence[str]) -> Wanted:
@@ -83,8 +87,9 @@ def _wanted(arguments: Sequence[str]) -> Wanted:
     parser.add_argument("--quick", action="store_true", help="few requests and seconds, for development: says little about quality")
     parser.add_argument("--data", type=Path, default=os.environ.get("LIFTGATE_DATA"), help="folder of ml-latest-small (or LIFTGATE_DATA)")
     parser.add_argument("--json", type=Path, default=FOLDER / "result.json", help="where every sample goes")
+    parser.add_argument("--show", type=Path, metavar="JSON", help="only print the tables of an earlier run")
     given = parser.parse_args(list(arguments))
-    if given.data is None:
+    if given.data is None and given.show is None:
         fix = "give the folder of ml-latest-small: LIFTGATE_DATA=path make bench PARTS=optimize"
         raise InputError.mismatch("bench optimize", expected="MovieLens ratings", found="no LIFTGATE_DATA", fix=fix)
     return Wanted(
@@ -95,6 +100,7 @@ def _wanted(arguments: Sequence[str]) -> Wanted:
         most=_QUICK_REQUESTS if given.quick else None,
         data=given.data,
         json=given.json,
+        show=given.show,
     )
 
 

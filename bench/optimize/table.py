@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .folder import CANDIDATES
 from .judging import Kept
 from .result import CaseResult, Outcome, Result, geometric_mean, speedups
@@ -119,31 +121,47 @@ def _orders(result: Result) -> list[str]:
 
 
 def _case(case: CaseResult) -> list[str]:
+    sizes = " / ".join(str(count) for count in CANDIDATES)
+    columns = [
+        "variant",
+        *(column for count in CANDIDATES for column in (f"p50 ms x {count}", "p95 ms")),
+        f"times faster than ORT fp32 ({sizes})",
+        f"than the best peer ({sizes})",
+        "NDCG@10 ratio, all",
+        "worst segment",
+        "requests",
+        "counts",
+    ]
     lines = [
         f"### {case.name} ({case.package})",
         "",
         f"NDCG@10 {case.ndcg:.3f}, films ranked by popularity {case.popularity_ndcg:.3f} (500 validation requests).",
         "",
-        "| variant | "
-        + " | ".join(f"p50 ms x {count} | p95 ms" for count in CANDIDATES)
-        + " | NDCG@10 ratio, all | worst segment | counts |",
-        "|---|" + "---|" * (2 * len(CANDIDATES) + 3),
+        _row(columns),
+        "|" + "---|" * len(columns),
     ]
     for name, outcome in case.outcomes.items():
         cells = [VARIANTS[name].label]
         for count in CANDIDATES:
             times = outcome.times.get(count)
             cells += ["", ""] if times is None else [times.quantile_ms(q).text(3) for q in (0.5, 0.95)]
-        lines.append(_row([*cells, *_judged(outcome)]))
+        best = {count: case.fastest(count, ours=False) for count in CANDIDATES}
+        lines.append(_row([*cells, _gains(case, name, dict.fromkeys(CANDIDATES, REFERENCE)), _gains(case, name, best), *_judged(outcome)]))
     return lines
+
+
+def _gains(case: CaseResult, name: str, others: Mapping[int, str | None]) -> str:
+    """How many times faster than another variant with each number of candidates."""
+    timed = {count: other for count, other in others.items() if other is not None and count in case.outcomes[name].times}
+    return " / ".join(f"{case.over(name, other, count).value or 0.0:.2f}" for count, other in timed.items())
 
 
 def _judged(outcome: Outcome) -> list[str]:
     if outcome.kept is None:
-        return ["", "", f"no: {outcome.failure}"]
+        return ["", "", "", f"no: {outcome.failure}"]
     worst = outcome.kept.worst
     verdict = "yes" if outcome.counts else f"no{': ' + outcome.failure if outcome.failure else ''}"
-    return [outcome.kept.ratios["all"].text(4), f"{worst} {outcome.kept.ratios[worst].text(4)}", verdict]
+    return [outcome.kept.ratios["all"].text(4), f"{worst} {outcome.kept.ratios[worst].text(4)}", str(outcome.kept.requests), verdict]
 
 
 def _quality(kept: Kept) -> str:
