@@ -19,6 +19,7 @@ from .expands import drop_expands
 from .flat import flatten_linears, sink_reshapes
 from .identities import drop_identities
 from .parallel import join_linears
+from .slopes import replace_prelu
 from .splits import join_slices, share_casts
 from .transposes import drop_transposes
 from .views import shorten_views
@@ -34,6 +35,7 @@ _RULES: dict[str, Rule] = {
     "constants into linear layers": fold_after,
     "constants into the next linear layer": fold_before,
     "Dice activations": shorten_dice,
+    "slow activations": replace_prelu,
     "repeated operands": drop_expands,
     "casts of columns": share_casts,
     "concatenations of the same": share_concats,

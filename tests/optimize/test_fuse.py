@@ -270,3 +270,16 @@ def test_a_model_with_nothing_to_clean_up_is_refused(tmp_path: Path) -> None:
 def test_operators_of_before_opset_13_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RefusedStep, match="opset 11"):
         run_step(Fuse(), context_of(LINEAR.replace('"" : 20', '"" : 11'), tmp_path, {"x": X}))
+
+
+@pytest.mark.parametrize(
+    ("slopes", "operators"),
+    [("0.25, 0.25", ["LeakyRelu"]), ("0.25, 0.5", ["Mul", "Max"]), ("-2, 0.5", ["Relu", "Min", "Mul", "Add"])],
+)
+def test_a_prelu_becomes_what_runs_on_many_numbers_at_once(slopes: str, operators: list[str]) -> None:
+    model = parsed("y = PRelu(x, s)", weights=f"float[2] s = {{{slopes}}}")
+    rows = np.array([[1, 2], [-4, -8]], np.float32)
+    left, (y,) = fused(model, {"x": rows})
+    first, second = (float(slope) for slope in slopes.split(","))
+    assert sorted(left) == sorted(operators)
+    np.testing.assert_array_equal(y, [[1, 2], [-4 * first, -8 * second]])
