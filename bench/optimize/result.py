@@ -62,7 +62,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine
     core: int
     tools: dict[str, str]
-    peers: dict[str, str]
     command: str
     seconds: float
     peaks: Peaks

@@ -21,7 +21,7 @@ def table(result: Result) -> list[str]:
 
 
 def _facts(result: Result) -> list[str]:
-    peaks, tools = result.peaks, {**result.tools, **result.peers}
+    peaks, tools = result.peaks, result.tools
     versions = ", ".join(f"{name} {tools[name]}" for name in sorted(tools))
     return [
         f"`{result.command}`: {result.seconds / 60:.0f} min on {result.machine.cpu}, core {result.core}, {versions}.",

@@ -167,7 +167,6 @@ def a_result(mine: int) -> Result:
         machine=Machine(cpu="cpu", cores=1, threads_per_core=1, memory_gib=1.0, features=(), system="system", fingerprint=""),
         core=0,
         tools={},
-        peers={},
         command="make bench PARTS=optimize",
         seconds=60.0,
         peaks=Peaks(float32_gflops=10.0, int8_gops=20.0, cache_gb_s=10.0, memory_gb_s=5.0),
