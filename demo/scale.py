@@ -52,7 +52,7 @@ FULL = Scale(
     tuning=TrainingSettings(epochs=2, learning_rate=1e-3),
     seconds=(12.0, 25.0),
     launches=4,
-    recipes=("int8-safe", "prune", "prune-int8", "int8-tuned"),
+    recipes=("exact", "int8-safe", "fastest", "int8-tuned"),
 )
 TINY = Scale(
     name="tiny",
@@ -66,6 +66,6 @@ TINY = Scale(
     tuning=TrainingSettings(epochs=1, learning_rate=1e-3),
     seconds=(1.0, 1.0),
     launches=2,
-    recipes=("int8-safe", "prune"),
+    recipes=("exact", "int8-safe"),
 )
 SCALES: dict[ScaleName, Scale] = {"full": FULL, "tiny": TINY}

@@ -202,6 +202,18 @@ def _only(axis: int) -> Callable[[ir.Node, Rewriting], Labels | None]:
     return rule
 
 
+def _conv(node: ir.Node, work: Rewriting) -> Labels | None:
+    """A convolution over single positions is a linear layer for each of them; any other mixes neighbours."""
+    rank = _rank(work, node.inputs[0])
+    kernel, strides = node.attributes.get_ints("kernel_shape", None), node.attributes.get_ints("strides", None)
+    pads, pad = node.attributes.get_ints("pads", None), node.attributes.get_string("auto_pad", "NOTSET")
+    if rank is None:
+        return None
+    single = kernel is not None and set(kernel) == {1} and set(strides or (1,)) == {1} and set(pads or (0,)) == {0} and pad == "NOTSET"
+    labels: tuple[Label, ...] = (0, None, *((axis if single else None) for axis in range(2, rank)))
+    return Labels((labels, *(() for _ in node.inputs[1:])), (labels,))
+
+
 def _batch_norm(node: ir.Node, work: Rewriting) -> Labels | None:
     return None if node.attributes.get_int("training_mode", 0) else _same_axes_but(node, work, {1})
 
@@ -323,7 +335,8 @@ _RULES: dict[str, Callable[[ir.Node, Rewriting], Labels | None]] = {
     **dict.fromkeys(("Split",), _along(0)),
     **dict.fromkeys(("TopK", "LpNormalization"), _along(-1)),
     **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _layer_norm),
-    **dict.fromkeys(("Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"), _only(0)),
+    "Conv": _conv,
+    **dict.fromkeys(("ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"), _only(0)),
     **dict.fromkeys(("GRU", "LSTM", "RNN"), _recurrent),
     **dict.fromkeys(("ArgMax", "ArgMin"), _arg),
     **dict.fromkeys(("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"), _reduce),

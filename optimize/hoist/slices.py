@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .expands import copies_nothing, same_place, with_entries
-from .facts import is_one
+from .facts import WORLDS, is_one
 from .labels import is_size_one, labels_of
 from .rewriting import Rewriting, constant_of
 
@@ -35,15 +35,32 @@ def gather_of_one(node: ir.Node, work: Rewriting) -> bool:
     return True
 
 
+def gather_of_row(node: ir.Node, work: Rewriting) -> bool:
+    """`x[0, position]` of a tensor with one row: a Gather of a position that is computed, which can move up."""
+    data, index = (work.shape(value) for value in node.inputs)
+    place = node.inputs[1].producer() if node.inputs[1] is not None else None
+    if data is None or index is None or place is None or place.op_type != "Concat" or node.attributes.get_int("batch_dims", 0) != 0:
+        return False
+    if len(index) != 2 or not is_one(index[0]) or index[1] != (2,) * WORLDS or len(place.inputs) != 2 or not is_one(data[0]):
+        return False
+    row = constant_of(place.inputs[0])
+    if row is None or row.any() or len(data) < 3:
+        return False
+    flat = work.emit("Reshape", [place.inputs[1], work.ints(1)])
+    work.facts.learn(flat, ((1,) * WORLDS,))
+    one = work.emit("Gather", [node.inputs[0], flat], {"axis": 1})
+    work.replace(node.outputs[0], work.emit("Squeeze", [one, work.ints(1)]))
+    return True
+
+
 def slice_up(node: ir.Node, work: Rewriting) -> bool:
-    """slice(f(x)) = f(slice(x)) where f does not mix the axis and nobody else reads f(x)."""
-    value, axes = node.inputs[0], constant_of(node.inputs[3]) if len(node.inputs) > 3 else None
+    """slice(f(x)) = f(slice(x)) where f does not mix the axis and nobody reads f(x) but equal slices."""
+    value, axis = node.inputs[0], _axis(node, work)
     source = value.producer() if value is not None else None
     before, after = work.shape(value), work.shape(node.outputs[0])
-    if value is None or source is None or axes is None or axes.size != 1 or before is None or after is None or source.domain != "":
+    if value is None or source is None or axis is None or before is None or after is None or source.domain != "":
         return False
-    axis = int(axes.reshape(-1)[0]) % len(before)
-    if not is_one(after[axis]) or is_one(before[axis]) or value.is_graph_output() or len(list(value.uses())) > 1:
+    if not is_one(after[axis]) or is_one(before[axis]) or value.is_graph_output() or not _alone(node, value, work):
         return False
     match source.op_type:
         case "Reshape":
@@ -55,6 +72,44 @@ def slice_up(node: ir.Node, work: Rewriting) -> bool:
     if made is not None:
         work.replace(node.outputs[0], made)
     return made is not None
+
+
+def _axis(node: ir.Node, work: Rewriting) -> int | None:
+    """The axis along which `node` selects: a Slice along one constant axis, or a Gather by a vector of one index."""
+    shape = work.shape(node.inputs[0])
+    if shape is None:
+        return None
+    if node.op_type == "Gather":
+        index = work.shape(node.inputs[1])
+        one = index is not None and len(index) == 1 and is_one(index[0])
+        return node.attributes.get_int("axis", 0) % len(shape) if one and constant_of(node.inputs[0]) is None else None
+    axes = constant_of(node.inputs[3]) if len(node.inputs) > 3 else None
+    return None if axes is None or axes.size != 1 else int(axes.reshape(-1)[0]) % len(shape)
+
+
+def _alone(node: ir.Node, value: ir.Value, work: Rewriting) -> bool:
+    """Whether `node` is the only reader of `value`, after readers that select the same have been told to read what it gives."""
+    others = [user for user, _ in value.uses() if user is not node]
+    if not all(_equal(node, other) for other in others):
+        return False
+    for other in others:
+        work.replace(other.outputs[0], node.outputs[0])
+    return True
+
+
+def _equal(one: ir.Node, other: ir.Node) -> bool:
+    if (one.op_type, one.domain, len(one.inputs)) != (other.op_type, other.domain, len(other.inputs)) or other.graph is not one.graph:
+        return False
+    if {name: attribute.value for name, attribute in one.attributes.items()} != {n: a.value for n, a in other.attributes.items()}:
+        return False
+    return all(_same(a, b) for a, b in zip(one.inputs, other.inputs, strict=True)) and not other.outputs[0].is_graph_output()
+
+
+def _same(one: ir.Value | None, other: ir.Value | None) -> bool:
+    if one is other:
+        return True
+    a, b = constant_of(one), constant_of(other)
+    return a is not None and b is not None and np.array_equal(a, b)
 
 
 def _above(node: ir.Node, source: ir.Node, axis: int, work: Rewriting) -> ir.Value | None:
@@ -71,7 +126,15 @@ def _above(node: ir.Node, source: ir.Node, axis: int, work: Rewriting) -> ir.Val
 
 
 def _cut(node: ir.Node, value: ir.Value | None, axis: int, work: Rewriting) -> ir.Value:
-    return work.emit("Slice", [value, node.inputs[1], node.inputs[2], work.ints(axis)])
+    """The selection that `node` makes, along another axis of another value."""
+    if node.op_type == "Gather":
+        made = work.emit("Gather", [value, node.inputs[1]], {"axis": axis})
+    else:
+        made = work.emit("Slice", [value, node.inputs[1], node.inputs[2], work.ints(axis)])
+    shape = work.shape(value)
+    if shape is not None:
+        work.facts.learn(made, (*shape[:axis], (1,) * WORLDS, *shape[axis + 1 :]))
+    return made
 
 
 def _above_reshape(node: ir.Node, source: ir.Node, axis: int, work: Rewriting) -> ir.Value | None:
@@ -88,7 +151,7 @@ def _above_reshape(node: ir.Node, source: ir.Node, axis: int, work: Rewriting) -
 
 def _last_state(node: ir.Node, source: ir.Node, value: ir.Value, work: Rewriting) -> ir.Value | None:
     """The last step of a forward GRU's states is its final state."""
-    start = constant_of(node.inputs[1])
+    start = constant_of(node.inputs[1]) if node.op_type == "Slice" else None
     if value is not source.outputs[0] or start is None or int(start.reshape(-1)[0]) != -1 or len(source.outputs) < 2:
         return None
     lengths = source.inputs[4] if len(source.inputs) > 4 else None
