@@ -64,7 +64,9 @@ def precompute() -> list[str]:
         nodes = [make_node("Gather", ["t", "i"], ["g"]), make_node("Add", ["g", "x"], ["y"])]
         found = _session(nodes, {"t": table @ weight}, {"i": (TensorProto.INT64, ["r"]), "x": (TensorProto.FLOAT, ["r", units])})
         for ids in (32, 256):
-            feeds = [{"i": random.integers(0, rows, ids), "x": random.normal(size=(ids, units)).astype(np.float32)} for _ in range(50)]
+            feeds: list[dict[str, np.ndarray]] = [
+                {"i": random.integers(0, rows, ids), "x": random.normal(size=(ids, units)).astype(np.float32)} for _ in range(50)
+            ]
             before, after = _race([computed, found], feeds)
             lines.append(f"| {rows} x {width} | {units} | {ids} | {before:.0f} | {after:.0f} | {before / after:.2f}x |")
     return lines
@@ -84,11 +86,11 @@ def packed() -> list[str]:
         side = make_node("Concat", [f"g{k}" for k in range(count)], ["y"], axis=1)
         alone = _session([cast, split, *gathers, side], {f"t{k}": table for k, table in enumerate(tables)}, inputs)
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-        whole = {"t": np.concatenate(tables), "starts": starts}
+        whole: dict[str, np.ndarray] = {"t": np.concatenate(tables), "starts": starts}
         lookup = [make_node("Add", ["I", "o"], ["K"]), make_node("Gather", ["t", "K"], ["y"])]
         guard = [make_node("Less", ["I", "sizes"], ["below"]), make_node("GreaterOrEqual", ["I", "zero"], ["above"])]
         guard += [make_node("And", ["below", "above"], ["ok"]), make_node("Where", ["ok", "starts", "far"], ["o"])]
-        bounds = {"sizes": sizes.astype(np.int64), "zero": np.zeros(1, np.int64), "far": np.array([2**40])}
+        bounds: dict[str, np.ndarray] = {"sizes": sizes.astype(np.int64), "zero": np.zeros(1, np.int64), "far": np.array([2**40])}
         loud = _session([cast, *guard, *lookup], {**whole, **bounds}, inputs)
         silent = _session([cast, make_node("Identity", ["starts"], ["o"]), *lookup], whole, inputs)
         for ids in (32, 256):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import onnx
@@ -167,9 +166,9 @@ class RandomRanker:
         fitting = [value for value in self._values if rank is None or len(value[1]) == rank]
         return fitting[int(self._random.integers(len(fitting)))]
 
-    def _op(self, op: str, inputs: list[str], shape: Shape | None, **attributes: Any) -> str:
+    def _op(self, op: str, inputs: list[str], shape: Shape | None, **attributes: int | list[int]) -> str:
         name = f"v{len(self._nodes)}"
-        self._nodes.append(helper.make_node(op, inputs, [name], name=f"n{len(self._nodes)}", **attributes))
+        self._nodes.append(helper.make_node(op, inputs, [name], name=f"n{len(self._nodes)}", **attributes))  # type: ignore[arg-type]  # they are attributes
         if shape is not None:
             self._values.append((name, shape))
         return name

@@ -94,8 +94,8 @@ def test_a_matrix_that_another_node_reads_is_copied_not_changed() -> None:
 
 def test_half_precision_matrices_are_not_multiplied() -> None:
     body = "h = MatMul(x, w)  i = Mul(h, c)  y = Relu(i)"
-    kinds = {"inputs": "float16[rows,2] x", "outputs": "float16[rows,2] y"}
-    model = parsed(body, weights="float16[2,2] w = {1, 2, 3, 4}, float16[2] c = {3, 7}", **kinds)
+    weights = "float16[2,2] w = {1, 2, 3, 4}, float16[2] c = {3, 7}"
+    model = parsed(body, weights=weights, inputs="float16[rows,2] x", outputs="float16[rows,2] y")
     assert fused(model, {"x": X.astype(np.float16)})[0] == ["MatMul", "Mul", "Relu"]
 
 

@@ -61,7 +61,7 @@ def test_an_item_tower_becomes_one_lookup() -> None:
     assert [(one.rows, one.width, one.nodes) for one in done] == [(3, 2, 6)]
     # The third row, (6, 8) after the layer, has length 10; the old table is gone.
     (table,) = [one for one in tables(model) if one.dtype == np.float32]
-    np.testing.assert_allclose(table, [[1, 0], [0, 1], [0.6, 0.8]], rtol=1e-6)
+    np.testing.assert_allclose(table, np.array([[1, 0], [0, 1], [0.6, 0.8]]), rtol=1e-6)
     np.testing.assert_allclose(run(model, {"item": np.array([2]), "user": np.array([[5, 10]], np.float32)}), [[11]], rtol=1e-6)
 
 

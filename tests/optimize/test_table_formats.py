@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -143,7 +144,7 @@ def test_four_bits_need_the_operator_of_opset_18(tmp_path: Path) -> None:
 def asking(context: StepContext, items: list[list[int]]) -> StepContext:
     """The same with requests for these items."""
     count = len(items)
-    data = {"request_id": [f"r{i}" for i in range(count)], "user_id": ["u"] * count, "item": items}
+    data: dict[str, Sequence[object]] = {"request_id": [f"r{i}" for i in range(count)], "user_id": ["u"] * count, "item": items}
     return msgspec.structs.replace(context, requests=Requests.of(data), calibrated=True)
 
 
