@@ -12,7 +12,7 @@ from onnxscript.optimizer._constant_folding import FoldConstantsPass
 from ...core.signature import Signature
 from ..cost.dependence import inlined
 from ..rewrites.tidy import tidy
-from . import batched, concats, expands, flattening, products, selections, slices
+from . import batched, concats, expands, flattening, products, selections, slices, views
 from .facts import Facts
 from .labels import _RULES
 from .rewriting import Rule, rewrite
@@ -23,11 +23,12 @@ RULES: dict[str, Iterable[Rule]] = {
     "MatMul": (expands.through_operation, products.split_product, batched.shared_right, batched.shared_left),
     "Gemm": (expands.through_operation, products.split_product),
     "ReduceSum": (expands.through_operation, batched.sum_of_product, concats.sum_over, concats.through_operation),
-    "Gather": (expands.through_operation, selections.ids_through_float, slices.gather_of_one, slices.slice_up),
+    "Gather": (expands.through_operation, selections.ids_through_float, views.lookup_of_column, slices.gather_of_one, slices.slice_up),
     "Slice": (expands.through_operation, concats.slice_of, slices.slice_up, concats.through_operation),
-    "Reshape": (expands.through_reshape, flattening.unflatten, concats.through_reshape),
+    "Reshape": (views.reshape_of_view, expands.through_reshape, flattening.unflatten, views.flattened_stack, concats.through_reshape),
+    "Squeeze": (views.squeeze_of_unsqueeze, expands.through_operation, concats.through_operation),
     "Shape": (expands.through_shape,),
-    "Concat": (expands.through_operation, concats.of_concat, concats.through_operation),
+    "Concat": (expands.through_operation, concats.of_concat, views.concat_of_lifted, concats.through_operation),
     "Identity": (selections.identity,),
     "Split": (selections.split_constant, expands.through_operation, concats.through_operation),
     "Transpose": (selections.transpose_constant, expands.through_operation, concats.through_operation),
