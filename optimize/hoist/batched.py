@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from .facts import Shape, is_fixed, is_one, product, usual
-from .labels import axes_of
+from .label import axes_of
 from .rewriting import Rewriting, is_constant
 
 

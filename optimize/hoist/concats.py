@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from .expands import copies_nothing, with_entries
 from .facts import Shape, Size, is_fixed, is_one, product, usual
-from .labels import Label, axes_of, labels_of
+from .label import Label, axes_of
+from .labels import labels_of
 from .rewriting import Rewriting, constant_of, is_constant
 
 # Operations that move no numbers, or only so that the next one gets at them: worth it whatever they cost.

@@ -12,7 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from .facts import Shape, Size, is_fixed, is_one, product
-from .labels import Label, Labels, is_size_one, labels_of
+from .label import Label, Labels, is_size_one
+from .labels import labels_of
 from .rewriting import Expansion, Rewriting, constant_of
 
 

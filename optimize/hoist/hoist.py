@@ -14,12 +14,11 @@ from ..cost.dependence import inlined
 from ..rewrites.tidy import tidy
 from . import batched, concats, expands, flattening, products, selections, slices, views
 from .facts import Facts
-from .labels import _RULES
+from .labels import LABELLED
 from .rewriting import Rule, rewrite
 
-_SUMS = ("ReduceSum",)
 RULES: dict[str, Iterable[Rule]] = {
-    **dict.fromkeys(_RULES, (expands.through_operation, concats.through_operation)),
+    **dict.fromkeys(LABELLED, (expands.through_operation, concats.through_operation)),
     "MatMul": (expands.through_operation, products.split_product, batched.shared_right, batched.shared_left),
     "Gemm": (expands.through_operation, products.split_product),
     "ReduceSum": (expands.through_operation, batched.sum_of_product, concats.sum_over, concats.through_operation),

@@ -11,7 +11,8 @@ import onnx_ir as ir
 
 from .expands import copies_nothing, same_place, with_entries
 from .facts import WORLDS, is_one
-from .labels import is_size_one, labels_of
+from .label import is_size_one
+from .labels import labels_of
 from .rewriting import Rewriting, constant_of
 
 _LARGEST = np.iinfo(np.int64).max

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from .expands import copies_nothing
 from .facts import WORLDS, is_fixed, is_one
-from .labels import axes_of
+from .label import axes_of
 from .rewriting import Rewriting, constant_of
 
 _VIEWS = frozenset({"Unsqueeze", "Squeeze", "Reshape"})
