@@ -42,8 +42,10 @@ def hoist_request(step: HoistRequest, context: StepContext) -> tuple[StepRecord,
     if flops[1] >= flops[0] and bytes_moved[1] >= bytes_moved[0]:
         problem = f"nothing became less: {flops[0]:,} FLOPs and {bytes_moved[0]:,} bytes for {CANDIDATES} candidates before and after"
         raise RefusedStep(where, problem, fix="leave this step out: this model reads its request inputs only where candidates meet")
-    if flops[1] > flops[0]:
-        raise RefusedStep(where, f"would do more work: {flops[1]:,} FLOPs instead of {flops[0]:,}", fix="leave this step out")
+    for what, (earlier, later) in (("FLOPs", flops), ("bytes", bytes_moved)):
+        if later > earlier:
+            problem = f"would do more work for {CANDIDATES} candidates: {later:,} {what} instead of {earlier:,}"
+            raise RefusedStep(where, problem, fix="leave this step out")
     save(hoisted.model, context.target)
     gap = _gap(context, hoisted, where)
     times = flops[0] / max(flops[1], 1)
