@@ -60,16 +60,19 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """How many of `requests` are ordered otherwise than by the original (stable sort, all candidates).
+    """How many of `requests` are ordered otherwise than by the original (stable sort): any candidate, or one of the first ten.
 
     `largest_gap` is, over all pairs of neighbours in the variant's order that the original has the other way round, the largest
-    difference of their original scores relative to the standard deviation of the request's scores: rounding ties are around 1e-6.
-    `largest_difference` is the largest difference of one candidate's scores on that scale.
+    difference of their original scores relative to the standard deviation of the request's scores, and `largest_gap_absolute` in scores:
+    rounding ties are around 1e-6, and 1e-7 where scores are probabilities (a sigmoid near 0 has steps of 2^-25 in ONNX Runtime).
+    `largest_difference` is the largest difference of one candidate's scores, relative to the standard deviation.
     """
 
     requests: int
     different: int
+    different_in_ten: int
     largest_gap: float
+    largest_gap_absolute: float
     largest_difference: float
 
 
@@ -173,11 +176,13 @@ def order_of(original: Floats, scores: Floats) -> Order:
     after = np.argsort(-scores, axis=1, kind="stable")
     spread = np.maximum(original.std(axis=1), np.finfo(np.float64).tiny)
     # Along the variant's order the original's scores may only fall; where they rise, two candidates changed places.
-    rises = np.diff(np.take_along_axis(original, after, axis=1), axis=1).max(axis=1)
+    rises = np.maximum(np.diff(np.take_along_axis(original, after, axis=1), axis=1).max(axis=1), 0.0)
     return Order(
         requests=len(original),
         different=int((before != after).any(axis=1).sum()),
-        largest_gap=float((np.maximum(rises, 0.0) / spread).max()),
+        different_in_ten=int((before != after)[:, :10].any(axis=1).sum()),
+        largest_gap=float((rises / spread).max()),
+        largest_gap_absolute=float(rises.max()),
         largest_difference=float((np.abs(scores - original).max(axis=1) / spread).max()),
     )
 

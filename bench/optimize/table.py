@@ -105,18 +105,20 @@ def _rooflines(result: Result) -> list[str]:
 def _orders(result: Result) -> list[str]:
     """Is `exact` exact."""
     lines = [
-        "`exact` beside the original on every final request: orders of all candidates (stable sort) that differ, the largest gap between",
-        "the original's scores of a swapped pair and the largest change of a score, over the standard deviation of a request's scores.",
+        "`exact` beside the original on every final request: orders that differ (stable sort; all candidates, or the first ten), the largest",
+        "gap between the original's scores of a swapped pair, and the largest change of a score; both over the standard deviation of the",
+        "request's scores, the gap also in scores. Float32 rounding is about 1e-6, or 1e-7 of a probability.",
         "",
-        "| case | requests | ordered otherwise | largest gap of a swapped pair | largest change of a score |",
-        "|---|---|---|---|---|",
+        "| case | requests | ordered otherwise | in the first ten | largest gap of a swapped pair | in scores | largest change of a score |",
+        "|---|---|---|---|---|---|---|",
     ]
     for case in result.cases:
         outcome = case.outcomes.get(EXACT)
         if outcome is not None and outcome.order is not None:
             order = outcome.order
-            numbers = [str(order.requests), str(order.different), f"{order.largest_gap:.1e}", f"{order.largest_difference:.1e}"]
-            lines.append(_row([case.name, *numbers]))
+            counted = [str(count) for count in (order.requests, order.different, order.different_in_ten)]
+            sizes = [f"{size:.1e}" for size in (order.largest_gap, order.largest_gap_absolute, order.largest_difference)]
+            lines.append(_row([case.name, *counted, *sizes]))
     return lines
 
 

@@ -95,16 +95,26 @@ def test_padding_moves_from_the_front_to_the_back() -> None:
 
 def test_the_same_scores_are_the_same_order() -> None:
     scores = np.array([[3.0, 1.0, 2.0]])
-    assert order_of(scores, scores) == Order(requests=1, different=0, largest_gap=0.0, largest_difference=0.0)
+    found = order_of(scores, scores)
+    assert (found.different, found.different_in_ten, found.largest_gap, found.largest_difference) == (0, 0, 0.0, 0.0)
 
 
 def test_a_swap_is_told_by_the_gap_of_the_original() -> None:
     original = np.array([[0.0, 2.0, 4.0], [0.0, 2.0, 4.0]])
     found = order_of(original, np.array([[0.0, 4.5, 4.0], [0.0, 2.0, 4.0]]))
     # The request's scores have a standard deviation of sqrt(8 / 3); two candidates 2 apart changed places.
-    assert (found.requests, found.different) == (2, 1)
+    assert (found.requests, found.different, found.different_in_ten) == (2, 1, 1)
     assert found.largest_gap == pytest.approx(2 / np.sqrt(8 / 3))
+    assert found.largest_gap_absolute == 2
     assert found.largest_difference == pytest.approx(2.5 / np.sqrt(8 / 3))
+
+
+def test_the_first_ten_may_stay_where_later_ones_move() -> None:
+    original = np.arange(12.0, 0.0, -1.0)[None, :]
+    moved = original.copy()
+    moved[0, 10:] = moved[0, 10:][::-1]
+    found = order_of(original, moved)
+    assert (found.different, found.different_in_ten, found.largest_gap_absolute) == (1, 0, 1.0)
 
 
 def test_a_tie_broken_otherwise_has_no_gap() -> None:
@@ -150,7 +160,7 @@ def test_quantiles_pool_all_rounds() -> None:
 def a_result(mine: int) -> Result:
     fine = kept(estimate(1.0, 1.0), casual=estimate(1.0, 1.0))
     poor = kept(estimate(0.9, 0.8), casual=estimate(0.9, 0.8))
-    exact = Order(requests=9, different=0, largest_gap=0.0, largest_difference=2e-7)
+    exact = Order(requests=9, different=1, different_in_ten=0, largest_gap=1e-6, largest_gap_absolute=1e-7, largest_difference=2e-6)
     needs = {256: Need(flops=1_000_000, bytes=100_000, int8=False), 32: Need(flops=125_000, bytes=20_000, int8=False)}
 
     def outcome(ns: int, quality: Kept, **more: object) -> Outcome:
@@ -188,7 +198,7 @@ def test_the_table_says_where_we_lose_and_why_others_do_not_count() -> None:
     text = "\n".join(table(a_result(8_000_000)))
     assert "case x 256: 0.50 times OpenVINO, its default precision" in text
     assert "no: cannot quantize" in text
-    assert "| case | 9 | 0 | 0.0e+00 | 2.0e-07 |" in text
+    assert "| case | 9 | 1 | 0 | 1.0e-06 | 1.0e-07 | 2.0e-06 |" in text
     # 1 MFLOP at 10 GFLOP/s take 0.1 ms, 100 kB at 10 GB/s a tenth of that.
     assert "| case | liftgate exact | 256 | 1.00 | 0.10 | 0.1000 | 8.0000 | 80.0 |" in text
 
