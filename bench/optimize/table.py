@@ -105,11 +105,11 @@ def _rooflines(result: Result) -> list[str]:
 def _orders(result: Result) -> list[str]:
     """Is `exact` exact."""
     lines = [
-        "`exact` beside the original on every final request: orders that differ (stable sort; all candidates, or the first ten), the largest",
-        "gap between the original's scores of a swapped pair, and the largest change of a score; both over the standard deviation of the",
-        "request's scores, the gap also in scores. Float32 rounding is about 1e-6, or 1e-7 of a probability.",
+        "`exact` beside the original on every final request: orders that differ (stable sort; all candidates, or the first ten), the",
+        "largest gap between the original's scores of a swapped pair, and the largest change of a score; both over the standard deviation",
+        "of the request's scores, the gap also in scores. Float32 rounding is about 1e-6, or 1e-7 of a probability.",
         "",
-        "| case | requests | ordered otherwise | in the first ten | largest gap of a swapped pair | in scores | largest change of a score |",
+        "| case | requests | ordered otherwise | in the first ten | largest gap of a swap | in scores | largest change of a score |",
         "|---|---|---|---|---|---|---|",
     ]
     for case in result.cases:
