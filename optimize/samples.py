@@ -26,6 +26,17 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
         index = np.arange(count) % self.size
         return {name: np.ascontiguousarray(array[index]) for name, array in self.pool.items()}
 
+    def of_sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+        """Rows cut, or repeated, to these shapes: a history of another length is the start of one, or one and its start again."""
+        rows = self.rows(max(shape[0] for shape in shapes.values()))
+        feeds = {}
+        for name, shape in shapes.items():
+            array = rows[name][: shape[0]]
+            for axis, size in enumerate(shape[1:], start=1):
+                array = np.take(array, np.arange(size) % max(array.shape[axis], 1), axis=axis)
+            feeds[name] = np.ascontiguousarray(array)
+        return feeds
+
     @property
     def size(self) -> int:
         return len(next(iter(self.pool.values())))

@@ -8,6 +8,7 @@ import msgspec
 import onnx_ir as ir
 
 from ...core.signature import Layout, Signature
+from ..samples import Samples
 from .dependence import Dependence, Flow, flow_of, inlined
 from .embeddings import Table, tables_of, weight_bytes
 from .flops import flops_of
@@ -92,8 +93,8 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return tuple(sorted((node for node in self.nodes if node.flops), key=lambda node: -(node.flops or 0))[:count])
 
 
-def cost_of(model: ir.Model, signature: Signature, sizes: Sizes | None = None) -> Cost:
-    """The cost of `model`, which is not changed; only where shape inference leaves holes is it run, once, on generated inputs."""
+def cost_of(model: ir.Model, signature: Signature, sizes: Sizes | None = None, samples: Samples | None = None) -> Cost:
+    """The cost of `model`, which is not changed; where shape inference leaves holes it is run, once, on `samples` or generated inputs."""
     sizes = sizes or sizes_of(signature)
     whole = inlined(model)
     flow = flow_of(whole, signature)
@@ -101,7 +102,7 @@ def cost_of(model: ir.Model, signature: Signature, sizes: Sizes | None = None) -
     if flow.roles_known and signature.layout == "rows":
         worlds.append((_tensors(whole, signature, sizes.of_one_row()), sizes.of_one_row()))
     today, once = worlds[0][0], worlds[-1][0]
-    failure = _fill(whole, signature, worlds, counters_of(whole, flow, today))
+    failure = _fill(whole, signature, worlds, counters_of(whole, flow, today), samples)
     notes = (f"ONNX Runtime cannot run it to show the shapes that inference leaves open: {failure}",) if failure else ()
     return Cost(
         sizes=sizes,
@@ -185,13 +186,15 @@ class _Walk:
         )
 
 
-def _fill(model: ir.Model, signature: Signature, worlds: list[tuple[Tensors, Sizes]], counters: list[ir.Value]) -> str | None:
+def _fill(
+    model: ir.Model, signature: Signature, worlds: list[tuple[Tensors, Sizes]], counters: list[ir.Value], samples: Samples | None
+) -> str | None:
     """Run the model where shapes are missing; gives the reason when it cannot be run."""
     if not counters and not any(tensors.holes() for tensors, _ in worlds):
         return None
     from .probe import fill  # noqa: PLC0415 - onnxruntime takes a second
 
-    return fill(model, signature, worlds, counters)
+    return fill(model, signature, worlds, counters, samples)
 
 
 def _times(formula: Callable[[Operands], int], x: Operands, times: int) -> tuple[int | None, str]:

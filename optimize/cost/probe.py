@@ -14,7 +14,7 @@ from ...core.signature import Signature
 from ...runtime.onnx_session import session_options
 from ...runtime.program import ROWS
 from ...runtime.session import SessionSettings
-from ..samples import from_signature
+from ..samples import Samples, from_signature
 from .shapes import Tensors, bare, tensor_proto
 from .sizes import Sizes
 
@@ -108,8 +108,14 @@ def _replace_outputs(graph: onnx.GraphProto, values: Sequence[ir.Value], wanted:
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in (shape, sample))
 
 
-def fill(model: ir.Model, signature: Signature, worlds: Sequence[tuple[Tensors, Sizes]], numbers_of: Sequence[ir.Value]) -> str | None:
-    """Let each world of shapes learn what its inference left open, from one run at its sizes on generated inputs.
+def fill(
+    model: ir.Model,
+    signature: Signature,
+    worlds: Sequence[tuple[Tensors, Sizes]],
+    numbers_of: Sequence[ir.Value],
+    samples: Samples | None = None,
+) -> str | None:
+    """Let each world of shapes learn what its inference left open, from one run at its sizes, on `samples` or else on generated inputs.
 
     `numbers_of` are values whose numbers are wanted too. Gives the reason when ONNX Runtime cannot run the model, None otherwise.
     """
@@ -117,17 +123,19 @@ def fill(model: ir.Model, signature: Signature, worlds: Sequence[tuple[Tensors, 
     try:
         probe = Probe(model, holes, numbers_of)
         for tensors, sizes in worlds:
-            for value, seen in probe.run(_feeds(signature, sizes)).items():
+            for value, seen in probe.run(_feeds(signature, sizes, samples)).items():
                 tensors.learn(value, seen.shape, seen.dtype, seen.numbers)
     except Exception as error:  # ONNX Runtime's own types; what stays unknown is said to be unknown
         return (str(error).splitlines() or [type(error).__name__])[0]
     return None
 
 
-def _feeds(signature: Signature, sizes: Sizes) -> dict[str, np.ndarray]:
-    """Generated inputs of these sizes, ids inside their tables where those are known."""
+def _feeds(signature: Signature, sizes: Sizes, samples: Samples | None) -> dict[str, np.ndarray]:
+    """Inputs of these sizes; generated ones have ids inside their tables where those are known."""
     shapes = {spec.name: sizes.shape(spec, signature) for spec in signature.inputs}
+    if samples is not None:
+        return samples.of_sizes(shapes)
     fixed = [msgspec.structs.replace(spec, shape=(ROWS, *shapes[spec.name][1:])) for spec in signature.inputs]
-    samples = from_signature(msgspec.structs.replace(signature, inputs=tuple(fixed), layout="rows"))
-    rows = samples.rows(max(shape[0] for shape in shapes.values()))
+    generated = from_signature(msgspec.structs.replace(signature, inputs=tuple(fixed), layout="rows"))
+    rows = generated.rows(max(shape[0] for shape in shapes.values()))
     return {name: rows[name][: shape[0]] for name, shape in shapes.items()}

@@ -24,7 +24,7 @@ def fold_after(model: ir.Model) -> int:
         flat = len(dims_of(node.inputs[0]) or ()) == 2
         pays = bool(chain) if flat else len(chain) > 1 or (len(chain) == 1 and not shift.any())
         weight, bias = layer.weight * scale, shift + (0.0 if layer.bias is None else layer.bias * scale)
-        if not pays or not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        if not pays or not _storable(weight, bias, layer.weight.dtype):
             continue
         changed += len(chain) if flat or not bias.any() else len(chain) - 1
         if flat:
@@ -38,6 +38,12 @@ def fold_after(model: ir.Model) -> int:
                     chain[-1], "Add", [node.outputs[0], constant(model, bias.astype(layer.weight.dtype), f"{node.name or 'linear'}_bias")]
                 )
     return changed
+
+
+def _storable(weight: np.ndarray, bias: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether these numbers are finite in the precision of the layer."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(weight.astype(dtype)).all() and np.isfinite(bias.astype(dtype)).all())
 
 
 def fold_before(model: ir.Model) -> int:
@@ -65,7 +71,7 @@ def fold_before(model: ir.Model) -> int:
             continue
         bias = added if layer.bias is None else added + layer.bias
         weight = scale[:, None] * layer.weight
-        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        if not _storable(weight, bias, layer.weight.dtype):
             continue
         node.replace_input_with(0, source)
         set_linear(model, layer, weight, bias if layer.bias is not None or added.any() else None)

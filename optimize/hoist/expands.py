@@ -75,7 +75,7 @@ def _all_repeat(label: Label, labels: Labels, repeated: dict[int, Expansion], no
     blocks = set()
     for number, own in enumerate(labels.inputs):
         for axis, other in enumerate(own):
-            if other == label and not is_size_one(work, node.inputs[number], axis):
+            if other == label and not (labels.broadcasts and is_size_one(work, node.inputs[number], axis)):
                 found = repeated.get(number)
                 base = work.shape(found.base) if found is not None else None
                 if found is None or base is None or axis - len(own) not in found.sizes:

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 import msgspec
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
-from onnxscript.optimizer._constant_folding import FoldConstantsPass
+from onnxscript import optimizer
 
 from ...core.signature import Signature
 from ..cost.dependence import inlined
 from ..rewrites.tidy import tidy
+from ..samples import Samples, from_signature
 from . import batched, concats, expands, flattening, products, selections, slices, views
 from .facts import Facts
 from .labels import LABELLED
@@ -22,7 +23,10 @@ RULES: dict[str, Iterable[Rule]] = {
     "MatMul": (expands.through_operation, products.split_product, batched.shared_right, batched.shared_left),
     "Gemm": (expands.through_operation, products.split_product),
     "ReduceSum": (expands.through_operation, batched.sum_of_product, concats.sum_over, concats.through_operation),
-    "Gather": (expands.through_operation, selections.ids_through_float, views.lookup_of_column, slices.gather_of_one, slices.slice_up),
+    "Gather": (
+        *(selections.gather_along_copies, expands.through_operation, selections.ids_through_float, views.lookup_of_column),
+        *(slices.gather_of_one, slices.slice_up),
+    ),
     "Slice": (expands.through_operation, concats.slice_of, slices.slice_up, concats.through_operation),
     "Reshape": (views.reshape_of_view, expands.through_reshape, flattening.unflatten, views.flattened_stack, concats.through_reshape),
     "Squeeze": (views.squeeze_of_unsqueeze, expands.through_operation, concats.through_operation),
@@ -47,13 +51,13 @@ class Hoisted(msgspec.Struct, frozen=True):
     applied: dict[str, int]
 
 
-def hoist(model: ir.Model, signature: Signature) -> Hoisted:
-    """`model`, which is not changed, with request inputs of leading dimension 1."""
+def hoist(model: ir.Model, signature: Signature, samples: Samples | None = None) -> Hoisted:
+    """`model`, which is not changed, with request inputs of leading dimension 1; `samples`, in layout `rows`, show lengths and ids."""
     work = inlined(model).clone()
     fold(work)
     once = msgspec.structs.replace(signature, layout="request")
     _repeat_inputs(work, signature)
-    applied = rewrite(work, Facts(once), RULES)
+    applied = rewrite(work, Facts(once, samples or from_signature(signature)), RULES)
     work.graph.sort()
     tidy(work)
     return Hoisted(work, once, applied)
@@ -90,7 +94,7 @@ def _repeat_inputs(model: ir.Model, signature: Signature) -> None:
 
 def fold(model: ir.Model) -> None:
     """Compute what depends on weights alone, of whatever size: a weight that is cut out of another one, or turned."""
-    FoldConstantsPass(shape_inference=False, input_size_limit=2**31, output_size_limit=2**31, should_fold=_may_fold)(model)
+    optimizer.fold_constants(model, input_size_limit=2**31, output_size_limit=2**31, should_fold=_may_fold)
     RemoveUnusedNodesPass()(model)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
 

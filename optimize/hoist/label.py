@@ -53,7 +53,12 @@ def same_axes_but(node: ir.Node, work: Rewriting, mixed: set[int], inputs: int =
     rank = rank_of(work, node.inputs[0])
     if rank is None:
         return None
-    labels: tuple[Label, ...] = tuple(None if axis in {m % rank for m in mixed} else axis for axis in range(rank))
+    others = [work.shape(value) for value in node.inputs[1:inputs] if value is not None]
+    if any(shape is None or len(shape) != rank for shape in others):
+        return None
+    first = work.shape(node.inputs[0]) or ()
+    gone = {axis % rank for axis in mixed} | {axis for axis in range(rank) if any((shape or ())[axis] != first[axis] for shape in others)}
+    labels: tuple[Label, ...] = tuple(None if axis in gone else axis for axis in range(rank))
     given = tuple(labels if number < inputs and value is not None else () for number, value in enumerate(node.inputs))
     return Labels(given, tuple(labels for _ in node.outputs))
 

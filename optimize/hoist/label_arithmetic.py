@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from .facts import is_one
 from .label import Label, LabelRule, Labels, axes_of, from_end, rank_of, ranks_of, same_axes_but
 from .rewriting import Rewriting
 
@@ -49,7 +50,7 @@ UNARY = frozenset(
 BINARY = frozenset(
     (
         *("Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual", "Less"),
-        *("LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "PRelu", "Sub", "Sum", "Where", "Xor"),
+        *("LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "Sub", "Sum", "Where", "Xor"),
     )
 )
 ELEMENTWISE = UNARY | BINARY
@@ -65,11 +66,37 @@ def _elementwise(node: ir.Node, work: Rewriting) -> Labels | None:
 
 def _matmul(node: ir.Node, work: Rewriting) -> Labels | None:
     ranks = ranks_of(work, node.inputs)
+    if ranks is not None and ranks[0] > 1 and ranks[1] == 1:
+        rows = tuple(range(ranks[0] - 1))
+        return Labels(((*rows, None), (None,)), (rows,))
     if ranks is None or min(ranks) < 2:
         return None
     a, b = (from_end(rank)[:-2] for rank in ranks)
     batch = max(a, b, key=len)
     return Labels(((*a, "m", None), (*b, None, "n")), ((*batch, "m", "n"),), broadcasts=True)
+
+
+def _prelu(node: ir.Node, work: Rewriting) -> Labels | None:
+    """The slope may have fewer entries than what it bends, never more."""
+    shape, slope = work.shape(node.inputs[0]), work.shape(node.inputs[1])
+    if shape is None or slope is None:
+        return None
+    labels = from_end(len(shape))
+    own = tuple(None if is_one(size) else label for size, label in zip(slope, from_end(len(slope)), strict=True))
+    return Labels((labels, own), (labels,))
+
+
+def _einsum(node: ir.Node, work: Rewriting) -> Labels | None:
+    """Letters that are kept are axes of their own; those that are summed over are not."""
+    equation = node.attributes.get_string("equation", "").replace(" ", "")
+    inputs, arrow, output = equation.partition("->")
+    ranks = ranks_of(work, node.inputs)
+    terms = inputs.split(",")
+    if not arrow or "." in equation or ranks is None or [len(term) for term in terms] != ranks:
+        return None
+    if any(len(set(term)) != len(term) for term in (*terms, output)):
+        return None
+    return Labels(tuple(tuple(letter if letter in output else None for letter in term) for term in terms), (tuple(output),))
 
 
 def _gemm(node: ir.Node, work: Rewriting) -> Labels | None:
@@ -79,7 +106,8 @@ def _gemm(node: ir.Node, work: Rewriting) -> Labels | None:
     rank = 0 if bias is None else rank_of(work, bias)
     if rank is None:
         return None
-    c: tuple[Label, ...] = ("m", "n")[2 - rank :]
+    sizes = work.shape(bias) if bias is not None else ()
+    c: tuple[Label, ...] = tuple(None if is_one(size) else label for size, label in zip(sizes or (), ("m", "n")[2 - rank :], strict=True))
     # A Gemm repeats its third input to fit the product, never the other way round.
     alone = work.expansion(bias) is not None and work.expansion(node.inputs[0]) is None
     return Labels((a, b, c)[: len(node.inputs)], (("m", "n"),), broadcasts=alone)
@@ -163,6 +191,8 @@ ARITHMETIC: dict[str, LabelRule] = {
     **dict.fromkeys(("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"), _reduce),
     **dict.fromkeys(("ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"), _reduce),
     "MatMul": _matmul,
+    "PRelu": _prelu,
+    "Einsum": _einsum,
     "Gemm": _gemm,
     "BatchNormalization": _batch_norm,
 }

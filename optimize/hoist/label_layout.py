@@ -43,8 +43,14 @@ def _along(default: int) -> LabelRule:
     return rule
 
 
-def _concat(node: ir.Node, work: Rewriting) -> Labels | None:
-    return same_axes_but(node, work, {node.attributes.get_int("axis", 0)}, inputs=len(node.inputs))
+def _joined(node: ir.Node, work: Rewriting) -> Labels | None:
+    """All inputs have the axes of the first, all but the joined one of equal size."""
+    rank = rank_of(work, node.inputs[0])
+    if rank is None:
+        return None
+    axis = node.attributes.get_int("axis", 0) % rank
+    labels: tuple[Label, ...] = tuple(None if number == axis else number for number in range(rank))
+    return Labels(tuple(labels for _ in node.inputs), (labels,))
 
 
 def _cumsum(node: ir.Node, work: Rewriting) -> Labels | None:
@@ -128,7 +134,7 @@ LAYOUT: dict[str, LabelRule] = {
     "GatherElements": _gather_elements,
     "GatherND": _gather_nd,
     "ScatterElements": _scatter_elements,
-    "Concat": _concat,
+    "Concat": _joined,
     "CumSum": _cumsum,
     "Slice": _slice,
     "Trilu": _trilu,

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
-from .facts import Shape, is_fixed, is_one, product, usual
+from .facts import WORLDS, Shape, broadcast, is_fixed, is_one, product, usual
 from .linear import Layer, Term, all_ones, layer_of, leading, terms_of
 from .rewriting import Rewriting, constant_of
 
@@ -37,6 +37,8 @@ def split_product(node: ir.Node, work: Rewriting) -> bool:
     singles = [term for term in terms if len(term.factors) == 1]
     pairs = [term for term in terms if len(term.factors) == 2]
     groups = _grouped(singles, len(whole), work)
+    if not pairs and broadcast([leading(_shape(term, work), len(whole)) for term in singles]) != whole[:-1]:
+        return False
     if pairs:
         made = _attention(layer, whole, groups, pairs, work)
         if made is None:
@@ -74,8 +76,9 @@ def _of_rank(value: ir.Value, rank: int, work: Rewriting) -> ir.Value:
 
 def _sum(layer: Layer, whole: Shape, groups: Sequence[_Group], work: Rewriting) -> ir.Value:
     """Products of the groups, added from the smallest to the largest; the bias goes with the smallest."""
-    total = layer.bias
+    total, lead = layer.bias, groups[0].lead if groups else ()
     for group in groups:
+        lead = broadcast([lead, group.lead])
         value, weight = _joined(group, len(whole), work)
         matrix = work.constant(np.ascontiguousarray(weight), "weight")
         if len(whole) == 2 and (total is None or _fits_gemm(total, group, work)):
@@ -83,15 +86,16 @@ def _sum(layer: Layer, whole: Shape, groups: Sequence[_Group], work: Rewriting) 
         else:
             part = work.emit("MatMul", [value, matrix])
             total = part if total is None else work.emit("Add", [total, part])
+        work.facts.learn(total, (*lead, (layer.weight.shape[1],) * WORLDS))
     if total is None:
         raise AssertionError("a layer has at least one term")
     return total
 
 
 def _fits_gemm(total: ir.Value, group: _Group, work: Rewriting) -> bool:
-    """A Gemm repeats what it adds along rows, never the product; sums made in this sweep are smaller than what follows."""
+    """A Gemm repeats what it adds along rows, never the product."""
     shape = work.shape(total)
-    return shape is None or len(shape) < 2 or is_one(shape[0]) or shape[0] == group.lead[0]
+    return shape is not None and (len(shape) < 2 or is_one(shape[0]) or shape[0] == group.lead[0])
 
 
 def _attention(layer: Layer, whole: Shape, groups: Sequence[_Group], pairs: Sequence[Term], work: Rewriting) -> ir.Value | None:
@@ -145,7 +149,9 @@ def _flattened(added: ir.Value | None, of_key: Shape, key: ir.Value, work: Rewri
     if added is None:
         return []
     shape = work.shape(added)
-    if shape is not None and (len(shape) < 2 or is_one(shape[-2])):
+    if shape is None:
+        raise AssertionError("sums have shapes")
+    if len(shape) < 2 or is_one(shape[-2]):
         past = work.ints(of_key[1][0]) if is_fixed(of_key[1]) else _size(key, -2, work)
         array = constant_of(added)
         lifted = work.constant(array.reshape(1, -1), "bias") if array is not None else work.emit("Reshape", [added, work.ints(1, -1)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .facts import is_one
+from .facts import WORLDS, is_one
 from .rewriting import Rewriting, constant_of
 
 
@@ -51,12 +51,38 @@ def gather_from_copies(node: ir.Node, work: Rewriting) -> bool:
     if rows is None or found.blocks or source.op_type != "Concat" or len(positions) != 2 or positions[0] != data[0]:
         return False
     first = work.shape(source.inputs[0])
+    if not _counts(source.inputs[0]):
+        return False
     if source.attributes.get_int("axis", 0) not in {-1, 1} or first is None or not is_one(first[-1]):
         return False
     kept = {axis: size for axis, size in found.sizes.items() if axis != -len(data)}
     zero = work.expand(work.constant(np.zeros((1, 1), dtype=np.int64), "row"), {-2: rows}, 2)
     place = work.emit("Concat", [zero, *source.inputs[1:]], {"axis": -1})
     work.replace(node.outputs[0], work.again(node, [work.expand(found.base, kept, len(data)), place])[0])
+    return True
+
+
+def _counts(value: ir.Value | None) -> bool:
+    """Whether `value` is 0, 1, 2, ... with axes of size 1."""
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in {*_VIEWS, "Cast"}:
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    start = constant_of(node.inputs[0]) if node is not None and node.op_type == "Range" else None
+    step = constant_of(node.inputs[2]) if node is not None and start is not None else None
+    return start is not None and step is not None and int(start.reshape(-1)[0]) == 0 and int(step.reshape(-1)[0]) == 1
+
+
+def gather_along_copies(node: ir.Node, work: Rewriting) -> bool:
+    """Any entry along an axis of copies is the copy."""
+    found, index, data = work.expansion(node.inputs[0]), work.shape(node.inputs[1]), work.shape(node.inputs[0])
+    if found is None or index is None or len(index) != 1 or data is None or found.blocks or node.inputs[1] is None:
+        return False
+    axis = node.attributes.get_int("axis", 0) % len(data) - len(data)
+    if axis not in found.sizes:
+        return False
+    size = work.emit("Shape", [node.inputs[1]], {"start": 0, "end": 1})
+    work.facts.learn(size, ((1,) * WORLDS,))
+    work.replace(node.outputs[0], work.expand(found.base, {**found.sizes, axis: size}, len(data)))
     return True
 
 

@@ -85,6 +85,9 @@ def _axis(node: ir.Node, work: Rewriting) -> int | None:
         one = index is not None and len(index) == 1 and is_one(index[0])
         return node.attributes.get_int("axis", 0) % len(shape) if one and constant_of(node.inputs[0]) is None else None
     axes = constant_of(node.inputs[3]) if len(node.inputs) > 3 else None
+    steps = constant_of(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else np.ones(1)
+    if steps is None or (steps != 1).any():
+        return None
     return None if axes is None or axes.size != 1 else int(axes.reshape(-1)[0]) % len(shape)
 
 
@@ -114,6 +117,8 @@ def _same(one: ir.Value | None, other: ir.Value | None) -> bool:
 
 
 def _above(node: ir.Node, source: ir.Node, axis: int, work: Rewriting) -> ir.Value | None:
+    if _axis(source, work) is not None:
+        return None  # two selections would change places for ever
     labels = labels_of(source, work)
     if labels is None or len(source.outputs) != 1 or labels.outputs[0][axis] is None:
         return None

@@ -7,21 +7,28 @@ from pathlib import Path
 import numpy as np
 
 from ...core.artifact import ModelRef, StepRecord
-from ...core.errors import RefusedStep
+from ...core.errors import InputError, RefusedStep
 from ...core.signature import Signature
 from ...recipes.steps import HoistRequest
 from ...runtime.onnx_file import load
 from ...runtime.onnx_session import OnnxSession, load_onnx
 from ...runtime.session import SessionSettings
 from ..context import StepContext
-from ..convert.onnx_graph import save
+from ..convert.onnx_graph import opset_of, save
 from ..cost.cost import cost_of
-from ..cost.sizes import CANDIDATES, sizes_of
+from ..cost.sizes import CANDIDATES, Sizes, sizes_of
+from ..hoist.facts import lengths_of
 from ..hoist.hoist import Hoisted, hoist
 
 # Sums are made in another order, so the last bits of a score may differ: relative to the largest score.
 _ROUNDING = 1e-5
 _ROWS = (1, 2, 7, 64)
+_ROWS_AT_LENGTHS = (2, 7)
+# Of the usual length; what cuts a sequence at a fixed position shows at some of them.
+_LENGTHS = (0.0, 0.1, 0.25, 0.5, 0.8, 1.3, 2.0)
+# Shape with a start, and axes as inputs.
+_OLDEST_OPSET = 15
+_LEAVE = "leave this step out, and report the model: the step should be exact"
 
 
 def hoist_request(step: HoistRequest, context: StepContext) -> tuple[StepRecord, Signature]:
@@ -35,19 +42,27 @@ def hoist_request(step: HoistRequest, context: StepContext) -> tuple[StepRecord,
     signature = context.signature
     _check(signature, where)
     model = load(context.source, where)
-    hoisted = hoist(model, signature)
-    sizes = sizes_of(signature, candidates=CANDIDATES)
-    before, after = cost_of(model, signature, sizes), cost_of(hoisted.model, hoisted.signature, sizes)
+    if opset_of(model) < _OLDEST_OPSET:
+        raise RefusedStep(where, f"needs opset {_OLDEST_OPSET} or newer, the model has {opset_of(model)}", fix="export it anew")
+    hoisted = hoist(model, signature, context.samples)
+    sizes = sizes_of(signature, candidates=CANDIDATES, dims=lengths_of(signature, context.samples))
+    before = cost_of(model, signature, sizes, context.samples)
+    after = cost_of(hoisted.model, hoisted.signature, sizes, context.samples)
     flops, bytes_moved = (before.flops.total, after.flops.total), (before.bytes.total, after.bytes.total)
-    if flops[1] >= flops[0] and bytes_moved[1] >= bytes_moved[0]:
+    counted = not before.unknown
+    if counted and flops[1] >= flops[0] and bytes_moved[1] >= bytes_moved[0]:
         problem = f"nothing became less: {flops[0]:,} FLOPs and {bytes_moved[0]:,} bytes for {CANDIDATES} candidates before and after"
-        raise RefusedStep(where, problem, fix="leave this step out: this model reads its request inputs only where candidates meet")
+        raise RefusedStep(where, problem, fix="leave this step out")
     for what, (earlier, later) in (("FLOPs", flops), ("bytes", bytes_moved)):
-        if later > earlier:
+        if counted and later > earlier:
             problem = f"would do more work for {CANDIDATES} candidates: {later:,} {what} instead of {earlier:,}"
             raise RefusedStep(where, problem, fix="leave this step out")
     save(hoisted.model, context.target)
-    gap = _gap(context, hoisted, where)
+    try:
+        gap = _gap(context, hoisted, where)
+    except RefusedStep:
+        context.target.unlink(missing_ok=True)
+        raise
     times = flops[0] / max(flops[1], 1)
     record = StepRecord(
         kind="hoist_request",
@@ -88,20 +103,56 @@ def _millions(flops: int) -> str:
 
 
 def _gap(context: StepContext, hoisted: Hoisted, where: str) -> float:
-    """The largest difference between the outputs before and after, relative to the largest output; raises RefusedStep above 1e-5."""
-    before, after = _session(context.source, context.signature), _session(context.target, hoisted.signature)
+    """The largest difference between the outputs before and after, relative to the largest output; raises RefusedStep above 1e-5.
+
+    Rows are compared at the samples' lengths, and at shorter and longer ones that the model before the step takes.
+    """
+    before, after = _session(context.source, context.signature), _after(context, hoisted, where)
+    usual = lengths_of(context.signature, context.samples)
     worst = 0.0
     for rows in _ROWS:
-        feeds = context.samples.rows(rows)
-        expected, found = before.run(feeds), after.run(feeds)
-        for spec in context.signature.outputs:
-            gap = _relative(expected[spec.name], found[spec.name])
-            if gap > _ROUNDING:
-                context.target.unlink(missing_ok=True)
-                problem = f"output '{spec.name}' at {rows} rows would differ by {gap:.2g} of its largest value (at most {_ROUNDING:g})"
-                raise RefusedStep(where, problem, fix="leave this step out, and report the model: the step should be exact")
-            worst = max(worst, gap)
+        for times in (1.0, *(_LENGTHS if usual and rows in _ROWS_AT_LENGTHS else ())):
+            dims = {name: max(1, round(size * times)) for name, size in usual.items()}
+            sizes = Sizes(candidates=rows, dims=dims)
+            feeds = context.samples.of_sizes({spec.name: sizes.shape(spec, context.signature) for spec in context.signature.inputs})
+            try:
+                expected = before.run(feeds)
+            except Exception as error:  # ONNX Runtime's own types
+                if times != 1.0:
+                    continue
+                problem = f"the model fails at {rows} rows before the step: {_line(error)}"
+                raise RefusedStep(where, problem, fix="give --requests that it takes") from error
+            worst = max(worst, _compare(expected, _run(after, feeds, where), hoisted.signature, f"{rows} rows", where))
     return worst
+
+
+def _after(context: StepContext, hoisted: Hoisted, where: str) -> OnnxSession:
+    try:
+        return _session(context.target, hoisted.signature)
+    except InputError as error:
+        raise RefusedStep(where, f"gives a model that ONNX Runtime refuses: {error}", fix=_LEAVE) from error
+
+
+def _run(session: OnnxSession, feeds: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
+    try:
+        return session.run(feeds)
+    except Exception as error:  # ONNX Runtime's own types
+        raise RefusedStep(where, f"gives a model that fails: {_line(error)}", fix=_LEAVE) from error
+
+
+def _compare(expected: dict[str, np.ndarray], found: dict[str, np.ndarray], signature: Signature, at: str, where: str) -> float:
+    worst = 0.0
+    for spec in signature.outputs:
+        gap = _relative(expected[spec.name], found[spec.name])
+        if gap > _ROUNDING:
+            problem = f"output '{spec.name}' at {at} would differ by {gap:.2g} of its largest value (at most {_ROUNDING:g})"
+            raise RefusedStep(where, problem, fix=_LEAVE)
+        worst = max(worst, gap)
+    return worst
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:240]
 
 
 def _relative(expected: np.ndarray, found: np.ndarray) -> float:

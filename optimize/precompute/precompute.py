@@ -40,7 +40,9 @@ def precompute_model(model: ir.Model, max_bytes: int) -> tuple[list[Precomputed]
         if split_linears(model, budget):
             refresh(model)
         for part in sorted(per_ids(model), key=_few_ids):
-            done.extend(_look_up(model, part, value) for value in _chosen(part, budget))
+            # All tables first: a lookup that takes the place of one value is on the way to others.
+            found = [(value, table_of(model, part, value)) for value in _chosen(part, budget)]
+            done.extend(_look_up(model, part, value, table) for value, table in found)
         drop_unused(model)
         share_constants(model)
         tidy(model)
@@ -94,11 +96,10 @@ def _size(part: PerId, value: ir.Value) -> int:
     return int(part.vocabulary * part.rows[value].width * itemsize)
 
 
-def _look_up(model: ir.Model, part: PerId, value: ir.Value) -> Precomputed:
+def _look_up(model: ir.Model, part: PerId, value: ir.Value, table: np.ndarray) -> Precomputed:
     node, dims, name = value.producer(), dims_of(value) or (), value.name or ""
     if node is None:
         raise AssertionError("an end is computed by a node")
-    table = table_of(model, part, value)
     made = Precomputed(
         name=name,
         nodes=len(part.way_to(value)),

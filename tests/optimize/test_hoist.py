@@ -170,3 +170,96 @@ def test_no_random_ranker_gets_more_work(seed: int) -> None:
     made = hoist(model, of)
     sizes = sizes_of(of, candidates=256)
     assert cost_of(made.model, made.signature, sizes).flops.total <= cost_of(model, of, sizes).flops.total
+
+
+def same_scores(text: str, request: str, lengths: tuple[int, ...], width: int = 3) -> None:
+    """The graph and what hoisting makes of it give the same at these lengths, on rows of one request."""
+    model = graph(text, opset=20)
+    of = signature(model, request=request)
+    made = hoist(model, of)
+    before, after = session(model, of), session(made.model, made.signature)
+    random = np.random.default_rng(0)
+    for length in lengths:
+        rows = {}
+        for spec in of.inputs:
+            shape = tuple(width if isinstance(dim, int) else length for dim in spec.shape[1:])
+            values = random.normal(size=(1 if spec.role == "request" else 4, *shape)).astype(np.float32)
+            rows[spec.name] = np.repeat(values, 4, axis=0) if spec.role == "request" else values
+        np.testing.assert_allclose(after.run(rows)["score"], before.run(rows)["score"], rtol=1e-5, atol=1e-5)
+
+
+CUT = "<int64[1] start = {-20}, int64[1] end = {9223372036854775807}, int64[1] one = {1}, int64[1] last = {-1}"
+
+
+def test_a_history_cut_to_its_last_twenty_items_may_be_shorter() -> None:
+    weights = ", ".join(str((number * 7) % 5 - 2) for number in range(36))
+    text = f"""(float[rows,hist,3] past, float[rows,3] item) => (float[rows,4] score)
+        {CUT}, float[9,4] w = {{{weights}}}, float[4] b = {{1, 2, 3, 4}}>
+        {{
+            cut = Slice(past, start, end, one)   q = Unsqueeze(item, one)   shape = Shape(cut)   wide = Expand(q, shape)
+            times = Mul(wide, cut)   both = Concat<axis = -1>(wide, cut, times)   product = MatMul(both, w)   sum = Add(product, b)
+            active = Relu(sum)   score = ReduceSum<keepdims = 0>(active, one)
+        }}"""
+    same_scores(text, "past", (1, 10, 12, 40))
+
+
+def test_a_slice_of_a_concatenation_with_something_cut_keeps_its_place() -> None:
+    text = f"""(float[rows,hist,3] past, float[rows,3] item) => (float[rows,1,3] score) {CUT}>
+        {{
+            cut = Slice(past, start, end, one)   q = Unsqueeze(item, one)   both = Concat<axis = 1>(q, cut)
+            final = Slice(both, last, end, one)   score = Mul(final, q)
+        }}"""
+    same_scores(text, "past", (10, 12, 40))
+
+
+def test_attention_over_items_beside_a_users_number_is_split() -> None:
+    weights = ", ".join(str((number * 3) % 5 - 2) for number in range(36))
+    text = f"""(float[rows,5,3] past, float[rows,3] user, float[rows,3] item) => (float[rows,5,4] score)
+        <int64[1] one = {{1}}, float[9,4] w = {{{weights}}}, float[4] b = {{1, 2, 3, 4}}>
+        {{
+            q = Unsqueeze(item, one)   shape = Shape(past)   wide = Expand(q, shape)   times = Mul(wide, past)
+            u = Unsqueeze(user, one)   all = Expand(u, shape)
+            both = Concat<axis = -1>(wide, times, all)   product = MatMul(both, w)   score = Add(product, b)
+        }}"""
+    made = hoisted(text, "past user")
+    assert "Gemm" in operators(made)
+    model = graph(text, opset=20)
+    before, after = session(model, signature(model, request="past user")), session(made.model, made.signature)
+    random = np.random.default_rng(0)
+    past, user = (np.repeat(random.normal(size=(1, *shape)).astype(np.float32), 4, axis=0) for shape in ((5, 3), (3,)))
+    rows = {"past": past, "user": user, "item": random.normal(size=(4, 3)).astype(np.float32)}
+    np.testing.assert_allclose(after.run(rows)["score"], before.run(rows)["score"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_slice_with_steps_is_not_one_position() -> None:
+    text = """(float[rows,hist,3] past, float[rows,3] item) => (float[rows,hist2,3] score)
+        <int64[1] zero = {0}, int64[1] end = {9223372036854775807}, int64[1] one = {1}, int64[1] step = {4}>
+        { active = Relu(past)   some = Slice(active, zero, end, one, step)   q = Unsqueeze(item, one)   score = Mul(some, q) }"""
+    same_scores(text, "past", (3, 4, 9))
+
+
+def test_writing_to_some_rows_writes_to_those_rows() -> None:
+    text = """(float[rows,3] user, float[rows,3] item) => (float[rows,3] score) <int64[1,1] index = {0}, float[1,1] written = {9}>
+        { changed = ScatterElements<axis = 1>(user, index, written)   score = Mul(changed, item) }"""
+    same_scores(text, "user", (1,))
+
+
+@pytest.mark.parametrize(("equation", "axes"), [("rts,sd->rtd", "1, 2"), ("rts,rus->rtu", "1, 2"), ("rts,rts->rt", "1")])
+def test_einsum_over_request_inputs_is_done_once(equation: str, axes: str) -> None:
+    second = "w" if "sd" in equation else "past"
+    text = f"""(float[rows,hist,3] past, float[rows,3] item) => (float[rows,3] score)
+        <float[3,3] w = {{1, 2, 3, 4, 5, 6, 7, 8, 9}}, int64[{len(axes.split(","))}] axes = {{{axes}}}, int64[1] last = {{1}}>
+        {{
+            mixed = Einsum<equation = "{equation}">(past, {second})   mean = ReduceMean<keepdims = 0>(mixed, axes)
+            one = Unsqueeze(mean, last)   score = Mul(one, item)
+        }}"""
+    same_scores(text, "past", (2, 6))
+    assert "Expand" not in operators(hoisted(text, "past"))
+
+
+def test_selections_in_two_axes_come_to_an_end() -> None:
+    text = """(float[rows,hist,3] past, float[rows,3] item) => (float[rows,1] score)
+        <int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}>
+        { active = Relu(past)   first = Slice(active, zero, one, one)   column = Slice(first, zero, one, two)
+          some = Squeeze(column, two)   whole = ReduceSum<keepdims = 1>(item, one)   score = Mul(some, whole) }"""
+    same_scores(text, "past", (1, 5))
