@@ -143,14 +143,19 @@ def through_reshape(node: ir.Node, work: Rewriting) -> bool:
     whole, ahead = before[pieces.axis], product(before[: pieces.axis])
     place = next((p for p, size in enumerate(after) if product(after[:p]) == ahead and _times(size, whole) is not None), None)
     times = _times(after[place], whole) if place is not None else None
-    if place is None or times is None:
-        return False
+    if place is None or times is None or _larger(after[:place]) != _larger(before[: pieces.axis]):
+        return False  # rows merged with a sequence: see flattening
     parts = []
     for value, width in zip(pieces.values(work), pieces.widths, strict=True):
         shape = with_entries(target, {place: work.ints(width * times)}, len(after), work)
         parts.append(work.emit("Reshape", [value, shape], node.attributes))
     work.replace(node.outputs[0], work.emit("Concat", parts, {"axis": place - len(after)}))
     return True
+
+
+def _larger(shape: Shape) -> Shape:
+    """The axes that are not 1."""
+    return tuple(size for size in shape if not is_one(size))
 
 
 def _times(size: Size, whole: Size) -> int | None:

@@ -15,13 +15,15 @@ from ..rewrites.tidy import tidy
 from ..samples import Samples, from_signature
 from . import batched, concats, expands, flattening, products, selections, slices, views
 from .facts import Facts
+from .label_arithmetic import ELEMENTWISE
 from .labels import LABELLED
 from .rewriting import Rule, rewrite
 
 RULES: dict[str, Iterable[Rule]] = {
     **dict.fromkeys(LABELLED, (expands.through_operation, concats.through_operation)),
+    **dict.fromkeys(ELEMENTWISE, (expands.through_operation, flattening.elementwise_of_flat, concats.through_operation)),
     "MatMul": (expands.through_operation, products.split_product, batched.shared_right, batched.shared_left),
-    "Gemm": (expands.through_operation, products.split_product),
+    "Gemm": (expands.through_operation, products.split_product, flattening.linear_of_flat),
     "ReduceSum": (expands.through_operation, batched.sum_of_product, concats.sum_over, concats.through_operation),
     "Gather": (
         *(selections.gather_along_copies, expands.through_operation, selections.ids_through_float, views.lookup_of_column),

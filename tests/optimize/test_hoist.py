@@ -263,3 +263,20 @@ def test_selections_in_two_axes_come_to_an_end() -> None:
         { active = Relu(past)   first = Slice(active, zero, one, one)   column = Slice(first, zero, one, two)
           some = Squeeze(column, two)   whole = ReduceSum<keepdims = 1>(item, one)   score = Mul(some, whole) }"""
     same_scores(text, "past", (1, 5))
+
+
+def test_a_flattened_attention_is_split_like_one_that_is_not() -> None:
+    first, second = (", ".join(str((number * step) % 5 - 2) for number in range(count)) for step, count in ((3, 48), (7, 4)))
+    text = f"""(float[rows,hist,3] past, float[rows,3] item) => (float[rows,hist,1] score)
+        <int64[1] one = {{1}}, float[12,4] w = {{{first}}}, float[4] b = {{1, 2, 3, 4}}, float[4,1] v = {{{second}}}, float[1] c = {{1}},
+         int64[2] flat = {{-1, 12}}, int64[1] end = {{1}}>
+        {{
+            q = Unsqueeze(item, one)   shape = Shape(past)   wide = Expand(q, shape)   minus = Sub(wide, past)   times = Mul(wide, past)
+            both = Concat<axis = -1>(wide, past, minus, times)   rows_of = Reshape(both, flat)   hidden = Gemm(rows_of, w, b)
+            active = Sigmoid(hidden)   out = Gemm(active, v, c)   lead = Shape<end = 2>(past)   target = Concat<axis = 0>(lead, end)
+            score = Reshape(out, target)
+        }}"""
+    same_scores(text, "past", (1, 2, 7))
+    made = hoisted(text, "past")
+    assert made.applied["linear_of_flat"] + made.applied["unflatten"] == 2
+    assert "Concat" not in [node.op_type for node in made.model.graph if len(node.inputs) > 3]
