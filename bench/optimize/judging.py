@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -32,21 +33,27 @@ LEAST_LOW = 0.995
 _STAGES = (500, 2000)
 # Scores that differ by less than this share of their spread differ by rounding: more requests would say the same of them.
 _ROUNDING = 1e-4
+# A peer whose remaining requests would take longer is believed: it counts unless what was asked says otherwise.
+_PATIENCE_S = 120.0
 _SCORES_KEPT = 24
 _ITEM = InputSpec(name="item", dtype="int64", shape=("rows",), role="candidate")
 _SIGNATURE = Signature(inputs=(_ITEM,), outputs=(OutputSpec(name="score", dtype="float32", shape=("rows",)),))
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """NDCG@10 of a variant over that of the original, by segment (`all` for everyone), on this many requests."""
+    """NDCG@10 of a variant over that of the original, by segment (`all` for everyone), on this many requests.
+
+    `believed` says that asking all requests would have taken too long, and that nothing so far speaks against it.
+    """
 
     requests: int
     ratios: dict[str, Estimate]
+    believed: bool = False
 
     @property
     def counts(self) -> bool:
-        """Whether the ratio is at least 0.999 and its interval's lower end 0.995, overall and in every segment."""
-        return all((e.value or 0.0) >= LEAST_RATIO and (e.low or 0.0) >= LEAST_LOW for e in self.ratios.values())
+        """Whether the ratio is at least 0.999 and its interval's lower end 0.995, overall and in every segment; or it is believed."""
+        return self.believed or all((e.value or 0.0) >= LEAST_RATIO and (e.low or 0.0) >= LEAST_LOW for e in self.ratios.values())
 
     @property
     def hopeless(self) -> bool:
@@ -124,6 +131,9 @@ class Judge:
                 order = order_of(before, after)
                 if (order.largest_difference < _ROUNDING and not variant.ours) or kept.hopeless:
                     break
+                if not variant.ours and stage >= _STAGES[-1] and other.needs_s(self._order, stage, self._stages) > _PATIENCE_S:
+                    kept = msgspec.structs.replace(kept, believed=True)
+                    break
         return kept, order
 
 
@@ -144,13 +154,26 @@ class _Scorer:
         bounds = [0, *(stage for stage in stages if stage <= len(some))]
         return np.concatenate([self._part(some[low:high]) for low, high in pairwise(bounds)])
 
-    def _part(self, some: list[int]) -> Floats:
+    def needs_s(self, order: list[int], done: int, stages: list[int]) -> float:
+        """Seconds that the requests after the first `done`, a stage, would take at the speed of that stage; 0 for those that are kept."""
+        last = max([0, *(stage for stage in stages if stage < done)])
+        took = self._file(order[last:done]).with_suffix(".seconds")
+        bounds = [done, *(stage for stage in stages if stage > done)]
+        missing = sum(high - low for low, high in pairwise(bounds) if not self._file(order[low:high]).is_file())
+        return missing * float(took.read_text()) / (done - last) if took.is_file() else 0.0
+
+    def _file(self, some: list[int]) -> Path:
         asked = hashlib.sha256(f"{self._digest} {some}".encode()).hexdigest()[:16]
-        kept = self._job.folder / f"scores-{asked}.npy"
+        return self._job.folder / f"scores-{asked}.npy"
+
+    def _part(self, some: list[int]) -> Floats:
+        kept = self._file(some)
         if not kept.is_file():
             for old in sorted(self._job.folder.glob("scores-*.npy"), key=lambda file: file.stat().st_mtime)[:-_SCORES_KEPT]:
                 old.unlink()
-            self._started().ask(Score(requests=self._requests, out=kept, only=some), Scored)
+            worker, start = self._started(), time.monotonic()
+            worker.ask(Score(requests=self._requests, out=kept, only=some), Scored)
+            kept.with_suffix(".seconds").write_text(f"{time.monotonic() - start:.3f}")
         found: Floats = np.load(kept).astype(np.float64)
         return found
 

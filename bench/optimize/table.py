@@ -162,7 +162,8 @@ def _judged(outcome: Outcome) -> list[str]:
     if outcome.kept is None:
         return ["", "", "", f"no: {outcome.failure}"]
     worst = outcome.kept.worst
-    verdict = "yes" if outcome.counts else f"no{': ' + outcome.failure if outcome.failure else ''}"
+    believed = ", believed" if outcome.kept.believed else ""
+    verdict = f"yes{believed}" if outcome.counts else f"no{': ' + outcome.failure if outcome.failure else ''}"
     return [outcome.kept.ratios["all"].text(4), f"{worst} {outcome.kept.ratios[worst].text(4)}", str(outcome.kept.requests), verdict]
 
 

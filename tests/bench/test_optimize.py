@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -139,6 +140,12 @@ def test_quality_counts_overall_and_in_the_worst_segment(overall: tuple[float, f
 
 def test_an_unknown_lower_end_does_not_count() -> None:
     assert not kept(Estimate(value=1.0, low=None, high=None, n=1)).counts
+
+
+def test_a_peer_that_takes_too_long_to_judge_is_believed() -> None:
+    wide = kept(estimate(1.0, 0.99), casual=estimate(0.998, 0.98))
+    assert not wide.counts
+    assert msgspec.structs.replace(wide, believed=True).counts
 
 
 def test_a_whole_interval_below_the_floor_needs_no_more_requests() -> None:
