@@ -163,7 +163,8 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 raise InputError.mismatch(at, expected=spec.dtype, found=str(array.dtype))
             if array.ndim != len(spec.shape):
                 raise InputError.mismatch(at, expected=f"shape {list(spec.shape)}", found=f"{list(array.shape)}")
-            for dim, size in zip(spec.shape, array.shape, strict=True):
+            once = self.layout == "request" and spec.role == "request"
+            for dim, size in zip((1, *spec.shape[1:]) if once else spec.shape, array.shape, strict=True):
                 expected = sizes.setdefault(dim, size) if isinstance(dim, str) else dim
                 if size != expected:
                     raise InputError.mismatch(
