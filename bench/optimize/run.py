@@ -90,7 +90,7 @@ def _wanted(arguments: Sequence[str]) -> Wanted:
     parser = argparse.ArgumentParser(prog="python -m liftgate.bench.optimize", description=__doc__)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(USUAL))
-    parser.add_argument("--seconds", type=float, default=35.0, help="time to measure each case with each number of candidates")
+    parser.add_argument("--seconds", type=float, default=30.0, help="time to measure each case with each number of candidates")
     parser.add_argument("--quick", action="store_true", help="few requests and seconds, for development: says little about quality")
     parser.add_argument("--data", type=Path, default=os.environ.get("LIFTGATE_DATA"), help="folder of ml-latest-small (or LIFTGATE_DATA)")
     parser.add_argument("--json", type=Path, default=FOLDER / "result.json", help="where every sample goes")
