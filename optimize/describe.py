@@ -25,7 +25,7 @@ def result_text(artifact: ModelArtifact) -> str:
         if "max_abs_difference" in numbers:
             ranks = f", rank correlation {numbers['spearman']:.4f}" if "spearman" in numbers else ""
             before, after = numbers["size_bytes_before"], numbers["size_bytes_after"]
-            moved = f"scores moved by at most {numbers['max_abs_difference']:.3g}{ranks} on {numbers['rows_compared']:.0f} rows"
+            moved = f"largest change of an output {numbers['max_abs_difference']:.3g}{ranks} on {numbers['rows_compared']:.0f} sample rows"
             lines.append(f"    {size_text(before)} -> {size_text(after)}; {moved}")
     if manifest.checks:
         lines.append(f"  ok: {_checks_text([check.name for check in manifest.checks])}")

@@ -19,5 +19,5 @@ ONCE = Signature(
 
 def test_in_layout_request_a_user_comes_once_for_all_candidates() -> None:
     ONCE.check({"user": np.zeros(1, np.int64), "item": np.zeros(5, np.int64)}, where="request")
-    with pytest.raises(InputError, match="input 'user'.*with 1 = 1, found"):
+    with pytest.raises(InputError, match=r"input 'user'.*with 1 = 1, found"):
         ONCE.check({"user": np.zeros(5, np.int64), "item": np.zeros(5, np.int64)}, where="request")
