@@ -43,6 +43,11 @@ def by_request(feeds: Feeds, names: tuple[str, ...]) -> Iterator[tuple[np.ndarra
         yield positions, {name: full[name][positions[:1]] if name in names else array[positions] for name, array in feeds.items()}
 
 
+def run_either(run: Callable[[Feeds], dict[str, np.ndarray]], feeds: Feeds, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """`run`, which takes the inputs `names` once, on one request or on the rows of several."""
+    return run(feeds) if all(len(feeds[name]) == 1 for name in names) else run_rows(run, feeds, names)
+
+
 def run_rows(run: Callable[[Feeds], dict[str, np.ndarray]], feeds: Feeds, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """What `run`, which takes one request at a time, gives for rows of any number of them, in the order of the rows."""
     rows = rows_of(feeds)

@@ -12,7 +12,7 @@ from ..core.artifact import ModelArtifact, ModelRef
 from ..core.errors import InputError
 from ..core.files import sha256_of
 from ..core.signature import Signature
-from .layout import request_inputs, run_rows
+from .layout import request_inputs, run_either
 from .session import SessionSettings
 
 
@@ -56,10 +56,7 @@ class OnnxSession:
         return self._signature
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        for name in self._once:
-            if len(feeds[name]) != 1:
-                return run_rows(self._run, feeds, self._once)
-        return self._run(feeds)
+        return run_either(self._run, feeds, self._once)
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(feeds)), strict=True))

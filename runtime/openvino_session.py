@@ -13,7 +13,7 @@ from ..core.errors import InputError
 from ..core.ids import wrong_id
 from ..core.session_defaults import Precision
 from ..core.signature import Signature
-from .layout import request_inputs, run_rows
+from .layout import request_inputs, run_either
 from .session import SessionSettings
 
 
@@ -41,10 +41,7 @@ class OpenVinoSession:
         return self._signature
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        for name in self._once:
-            if len(feeds[name]) != 1:
-                return run_rows(self._run, feeds, self._once)
-        return self._run(feeds)
+        return run_either(self._run, feeds, self._once)
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         for spec in self._ids:

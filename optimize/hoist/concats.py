@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from ..fuse.edit import const
 from .expands import copies_nothing, with_entries
 from .facts import Shape, Size, is_fixed, is_one, product, usual
 from .label import Label, axes_of
 from .labels import labels_of
-from .rewriting import Rewriting, constant_of, is_constant
+from .rewriting import Rewriting, is_constant
 
 # Operations that move no numbers, or only so that the next one gets at them: worth it whatever they cost.
 _FREE = frozenset({"Cast", "Identity", "Squeeze", "Unsqueeze", "Transpose"})
@@ -105,7 +106,7 @@ def _column(
     axis, shape = own.index(label), work.shape(value)
     if shape is not None and is_one(shape[axis]):
         return [value] * count
-    array = constant_of(value)
+    array = const(value)
     if array is None or node.op_type == "Concat":
         return None
     ends = np.cumsum(first.widths)[:-1]
@@ -205,8 +206,8 @@ def slice_of(node: ir.Node, work: Rewriting) -> bool:
 def cut_of(node: ir.Node, work: Rewriting) -> tuple[int, int, int] | None:
     """Axis, start and end of a Slice with constant bounds along one axis of fixed size, step 1; None for any other."""
     shape = work.shape(node.inputs[0])
-    starts, ends, axes = (constant_of(value) for value in (*node.inputs[1:4], None, None, None)[:3])
-    steps = constant_of(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else np.ones(1)
+    starts, ends, axes = (const(value) for value in (*node.inputs[1:4], None, None, None)[:3])
+    steps = const(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else np.ones(1)
     if shape is None or starts is None or ends is None or axes is None or steps is None:
         return None
     if starts.size != 1 or axes.size != 1 or int(steps.reshape(-1)[0]) != 1:

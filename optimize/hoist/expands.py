@@ -11,10 +11,11 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
+from ..fuse.edit import const
 from .facts import Shape, Size, is_fixed, is_one, product
 from .label import Label, Labels, is_size_one
 from .labels import labels_of
-from .rewriting import Expansion, Rewriting, constant_of
+from .rewriting import Expansion, Rewriting
 
 
 def through_operation(node: ir.Node, work: Rewriting) -> bool:
@@ -112,12 +113,12 @@ def through_reshape(node: ir.Node, work: Rewriting) -> bool:
         if place is None or place in entries:
             return False
         left = tuple(whole // time for whole, time in zip(after[place], times, strict=True))
-        entry = constant_of(work.piece(target, place)) if not is_fixed(left) else None
+        entry = const(work.piece(target, place)) if not is_fixed(left) else None
         if not is_fixed(left) and (entry is None or int(entry[0]) != -1):
             return False
         entries[place] = work.ints(left[0] if is_fixed(left) else -1)
         sizes[place - len(after)] = size
-    blocks = frozenset(place - len(after) for place, entry in entries.items() if constant_of(entry) != 1)
+    blocks = frozenset(place - len(after) for place, entry in entries.items() if const(entry) != 1)
     made = work.emit("Reshape", [found.base, with_entries(target, entries, len(after), work)], node.attributes)
     work.replace(node.outputs[0], work.expand(made, sizes, len(after), blocks))
     return True
@@ -134,7 +135,7 @@ def _place(before: Shape, after: Shape, axis: int, times: Size) -> int | None:
 
 def copies_nothing(node: ir.Node) -> bool:
     """Whether a Reshape asks for an axis of size 0 rather than, as usual with 0, for the size the axis has."""
-    target = constant_of(node.inputs[1])
+    target = const(node.inputs[1])
     return bool(node.attributes.get_int("allowzero", 0)) and target is not None and bool((target == 0).any())
 
 

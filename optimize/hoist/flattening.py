@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ..fuse.edit import const
 from .expands import copies_nothing, with_entries
 from .facts import WORLDS, is_fixed, product
 from .linear import layer_of
-from .rewriting import Rewriting, constant_of
+from .rewriting import Rewriting
 
 
 def unflatten(node: ir.Node, work: Rewriting) -> bool:
@@ -38,7 +39,7 @@ def unflatten(node: ir.Node, work: Rewriting) -> bool:
 def linear_of_flat(node: ir.Node, work: Rewriting) -> bool:
     """A linear layer on `[rows * past, k]` works on `[rows, past, k]`, and its result is flattened."""
     layer, flatten = layer_of(node), _flatten(node.inputs[0], work)
-    if layer is None or flatten is None or not (layer.bias is None or constant_of(layer.bias) is not None):
+    if layer is None or flatten is None or not (layer.bias is None or const(layer.bias) is not None):
         return False
     made = work.emit("MatMul", [flatten.inputs[0], work.constant(np.ascontiguousarray(layer.weight), "weight")])
     whole = work.shape(flatten.inputs[0])
@@ -57,7 +58,7 @@ def elementwise_of_flat(node: ir.Node, work: Rewriting) -> bool:
     if not flats or len({shape[:-1] for shape in shapes.values() if shape is not None}) != 1:
         return False
     others = [value for number, value in enumerate(node.inputs) if number not in flats and value is not None]
-    if not all(constant_of(value) is not None and len(work.shape(value) or ()) < 2 for value in others):
+    if not all(const(value) is not None and len(work.shape(value) or ()) < 2 for value in others):
         return False
     inputs = [flats[number].inputs[0] if number in flats else value for number, value in enumerate(node.inputs)]
     made = work.again(node, inputs)[0]

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 import onnx_ir as ir
 
+from ..fuse.edit import const
 from .facts import is_one
-from .rewriting import Rewriting, constant_of
+from .rewriting import Rewriting
 
 Label = int | str | None
 
@@ -71,7 +72,7 @@ def axes_of(node: ir.Node) -> list[int] | None:
     given = node.inputs[1] if len(node.inputs) > 1 else None
     if given is None:
         return []
-    array = constant_of(given)
+    array = const(given)
     return None if array is None else [int(axis) for axis in array.reshape(-1)]
 
 

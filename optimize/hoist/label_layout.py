@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ..fuse.edit import const
 from .label import Label, LabelRule, Labels, axes_of, rank_of, ranks_of, same_axes_but
-from .rewriting import Rewriting, constant_of
+from .rewriting import Rewriting
 
 
 def _gather(node: ir.Node, work: Rewriting) -> Labels | None:
@@ -54,13 +55,13 @@ def _joined(node: ir.Node, work: Rewriting) -> Labels | None:
 
 
 def _cumsum(node: ir.Node, work: Rewriting) -> Labels | None:
-    axis = constant_of(node.inputs[1])
+    axis = const(node.inputs[1])
     return None if axis is None else same_axes_but(node, work, {int(axis.reshape(-1)[0])})
 
 
 def _slice(node: ir.Node, work: Rewriting) -> Labels | None:
     starts = work.shape(node.inputs[1])
-    given = constant_of(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else None
+    given = const(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else None
     if given is None:
         if starts is None or (len(node.inputs) > 3 and node.inputs[3] is not None):
             return None
@@ -69,7 +70,7 @@ def _slice(node: ir.Node, work: Rewriting) -> Labels | None:
 
 
 def _pad(node: ir.Node, work: Rewriting) -> Labels | None:
-    rank, pads = rank_of(work, node.inputs[0]), constant_of(node.inputs[1])
+    rank, pads = rank_of(work, node.inputs[0]), const(node.inputs[1])
     if rank is None or pads is None or pads.size != 2 * rank:
         return None
     return same_axes_but(node, work, {axis for axis in range(rank) if pads[axis] or pads[axis + rank]})

@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
+from ..fuse.edit import const
 from .facts import Shape, is_one, product, usual
-from .rewriting import Rewriting, constant_of
+from .rewriting import Rewriting
 
 _DEEPEST = 8
 
@@ -36,8 +37,8 @@ class Layer(msgspec.Struct, frozen=True):
 
 def layer_of(node: ir.Node) -> Layer | None:
     """`node` as a linear layer; None where its weight is not constant or it scales what it multiplies."""
-    read, weight = node.inputs[0], constant_of(node.inputs[1])
-    if read is None or weight is None or weight.ndim != 2 or weight.dtype.kind != "f" or constant_of(read) is not None:
+    read, weight = node.inputs[0], const(node.inputs[1])
+    if read is None or weight is None or weight.ndim != 2 or weight.dtype.kind != "f" or const(read) is not None:
         return None
     result = node.outputs[0]
     if node.op_type == "Gemm":
@@ -51,7 +52,7 @@ def layer_of(node: ir.Node) -> Layer | None:
     after = _only_reader(result)
     if after is not None and after.op_type == "Add":
         other = after.inputs[1] if after.inputs[0] is result else after.inputs[0]
-        array = constant_of(other)
+        array = const(other)
         if array is not None and array.ndim == 1 and array.size == weight.shape[1]:
             return Layer(node, read, weight, other, after.outputs[0])
     return Layer(node, read, weight, None, result)
@@ -112,7 +113,7 @@ def _smaller(node: ir.Node, value: ir.Value, work: Rewriting) -> bool:
     shapes = [work.shape(operand) for operand in node.inputs]
     if whole is None or any(shape is None or not shape or shape[-1] != whole[-1] for shape in shapes):
         return False
-    if len({_width(shape) for shape in shapes}) > 1 or any(constant_of(operand) is not None for operand in node.inputs):
+    if len({_width(shape) for shape in shapes}) > 1 or any(const(operand) is not None for operand in node.inputs):
         return False
     return 2 * sum(_rows(shape) for shape in shapes) <= _rows(whole)
 

@@ -13,9 +13,10 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
+from ..fuse.edit import const
 from .facts import WORLDS, Shape, broadcast, is_fixed, is_one, product, usual
 from .linear import Layer, Term, all_ones, layer_of, leading, terms_of
-from .rewriting import Rewriting, constant_of
+from .rewriting import Rewriting
 
 
 class _Group(msgspec.Struct, frozen=True):
@@ -153,7 +154,7 @@ def _flattened(added: ir.Value | None, of_key: Shape, key: ir.Value, work: Rewri
         raise AssertionError("sums have shapes")
     if len(shape) < 2 or is_one(shape[-2]):
         past = work.ints(of_key[1][0]) if is_fixed(of_key[1]) else _size(key, -2, work)
-        array = constant_of(added)
+        array = const(added)
         lifted = work.constant(array.reshape(1, -1), "bias") if array is not None else work.emit("Reshape", [added, work.ints(1, -1)])
         added = work.emit("Tile", [lifted, work.vector([work.ints(1), past])])
         return [added]

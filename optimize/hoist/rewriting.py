@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
+from ..fuse.edit import const, drop_unused
 from .facts import WORLDS, Facts, Shape, Size, is_one
 
 _MOST_SWEEPS = 200
@@ -106,7 +107,7 @@ class Rewriting:
 
     def piece(self, vector: ir.Value, index: int) -> ir.Value:
         """Entry `index` of an int64 vector, as a vector of one."""
-        array = constant_of(vector)
+        array = const(vector)
         if array is not None:
             return self.ints(int(array[index]))
         if _single(self.shape(vector)):
@@ -129,7 +130,7 @@ class Rewriting:
 
     def vector(self, parts: Sequence[ir.Value]) -> ir.Value:
         """Int64 vectors of one entry, as one vector."""
-        arrays = [constant_of(part) for part in parts]
+        arrays = [const(part) for part in parts]
         if all(array is not None for array in arrays):
             return self.ints(*(int(array[0]) for array in arrays if array is not None))
         whole = parts[0] if len(parts) == 1 else self.emit("Concat", parts, {"axis": 0})
@@ -158,7 +159,7 @@ def rewrite(model: ir.Model, facts: Facts, rules: Mapping[str, Iterable[Rule]]) 
     counts: dict[str, int] = {}
     taken: dict[str, int] = {}
     for _ in range(_MOST_SWEEPS):
-        drop_unread(model)
+        drop_unused(model)
         facts.look(model)
         work = Rewriting(model, facts, taken)
         if not _sweep(work, rules, counts):
@@ -178,22 +179,6 @@ def _sweep(work: Rewriting, rules: Mapping[str, Iterable[Rule]], counts: dict[st
                 changed = True
                 break
     return changed
-
-
-def drop_unread(model: ir.Model) -> None:
-    """Remove nodes and initializers that nothing reads."""
-    for node in reversed(model.graph):
-        if not any(output.uses() or output.is_graph_output() for output in node.outputs):
-            model.graph.remove(node, safe=True)
-    unread = [name for name, value in model.graph.initializers.items() if not value.uses() and not value.is_graph_output()]
-    for name in unread:
-        model.graph.initializers.pop(name)
-
-
-def constant_of(value: ir.Value | None) -> np.ndarray | None:
-    """The array of a constant, None for what is computed."""
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return None if tensor is None else np.asarray(tensor.numpy())
 
 
 def is_constant(value: ir.Value | None) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ..fuse.edit import const
 from .facts import WORLDS, is_one
-from .rewriting import Rewriting, constant_of
+from .rewriting import Rewriting
 
 
 def identity(node: ir.Node, work: Rewriting) -> bool:
@@ -36,7 +37,7 @@ def scatter_over_all(node: ir.Node, work: Rewriting) -> bool:
 def _zero(value: ir.Value | None) -> bool:
     while value is not None and (node := value.producer()) is not None and node.op_type in {"Expand", "Unsqueeze", "Reshape", "Squeeze"}:
         value = node.inputs[0]
-    array = constant_of(value)
+    array = const(value)
     return array is not None and not np.any(array)
 
 
@@ -67,8 +68,8 @@ def _counts(value: ir.Value | None) -> bool:
     node = value.producer() if value is not None else None
     while node is not None and node.op_type in {*_VIEWS, "Cast"}:
         node = node.inputs[0].producer() if node.inputs[0] is not None else None
-    start = constant_of(node.inputs[0]) if node is not None and node.op_type == "Range" else None
-    step = constant_of(node.inputs[2]) if node is not None and start is not None else None
+    start = const(node.inputs[0]) if node is not None and node.op_type == "Range" else None
+    step = const(node.inputs[2]) if node is not None and start is not None else None
     return start is not None and step is not None and int(start.reshape(-1)[0]) == 0 and int(step.reshape(-1)[0]) == 1
 
 
@@ -88,7 +89,7 @@ def gather_along_copies(node: ir.Node, work: Rewriting) -> bool:
 
 def split_constant(node: ir.Node, work: Rewriting) -> bool:
     """The parts of a constant are constants."""
-    array, sizes = constant_of(node.inputs[0]), constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    array, sizes = const(node.inputs[0]), const(node.inputs[1]) if len(node.inputs) > 1 else None
     if array is None or sizes is None:
         return False
     parts = np.split(array, np.cumsum(sizes)[:-1], axis=node.attributes.get_int("axis", 0))
@@ -99,7 +100,7 @@ def split_constant(node: ir.Node, work: Rewriting) -> bool:
 
 def transpose_constant(node: ir.Node, work: Rewriting) -> bool:
     """A constant that is turned is another constant."""
-    array, order = constant_of(node.inputs[0]), node.attributes.get_ints("perm", None)
+    array, order = const(node.inputs[0]), node.attributes.get_ints("perm", None)
     if array is None:
         return False
     work.replace(node.outputs[0], work.constant(np.ascontiguousarray(np.transpose(array, order)), "turned"))
@@ -116,7 +117,7 @@ def ids_through_float(node: ir.Node, work: Rewriting) -> bool:
 
     DeepCTR carries ids in a float matrix. A whole number below 2^24 survives the way; a larger one stays outside every table this small.
     """
-    data, value = constant_of(node.inputs[0]), node.inputs[1]
+    data, value = const(node.inputs[0]), node.inputs[1]
     back = value.producer() if value is not None else None
     if data is None or node.attributes.get_int("axis", 0) != 0 or len(data) > _WHOLE_FLOATS or back is None or back.op_type != "Cast":
         return False

@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ..fuse.edit import const
 from .expands import copies_nothing, same_place, with_entries
 from .facts import WORLDS, is_one
 from .label import is_size_one
 from .labels import labels_of
-from .rewriting import Rewriting, constant_of
+from .rewriting import Rewriting
 
 _LARGEST = np.iinfo(np.int64).max
 
@@ -21,8 +22,8 @@ _LARGEST = np.iinfo(np.int64).max
 def gather_of_one(node: ir.Node, work: Rewriting) -> bool:
     """A Gather of one constant position of something computed is a Slice, which can move up."""
     data, index = node.inputs
-    array, shape = constant_of(index), work.shape(data)
-    if data is None or array is None or array.size != 1 or array.ndim > 1 or shape is None or constant_of(data) is not None:
+    array, shape = const(index), work.shape(data)
+    if data is None or array is None or array.size != 1 or array.ndim > 1 or shape is None or const(data) is not None:
         return False
     if data.producer() is None:
         return False
@@ -44,7 +45,7 @@ def gather_of_row(node: ir.Node, work: Rewriting) -> bool:
         return False
     if len(index) != 2 or not is_one(index[0]) or index[1] != (2,) * WORLDS or len(place.inputs) != 2 or not is_one(data[0]):
         return False
-    row = constant_of(place.inputs[0])
+    row = const(place.inputs[0])
     if row is None or row.any() or len(data) < 3:
         return False
     flat = work.emit("Reshape", [place.inputs[1], work.ints(1)])
@@ -83,9 +84,9 @@ def _axis(node: ir.Node, work: Rewriting) -> int | None:
     if node.op_type == "Gather":
         index = work.shape(node.inputs[1])
         one = index is not None and len(index) == 1 and is_one(index[0])
-        return node.attributes.get_int("axis", 0) % len(shape) if one and constant_of(node.inputs[0]) is None else None
-    axes = constant_of(node.inputs[3]) if len(node.inputs) > 3 else None
-    steps = constant_of(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else np.ones(1)
+        return node.attributes.get_int("axis", 0) % len(shape) if one and const(node.inputs[0]) is None else None
+    axes = const(node.inputs[3]) if len(node.inputs) > 3 else None
+    steps = const(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else np.ones(1)
     if steps is None or (steps != 1).any():
         return None
     return None if axes is None or axes.size != 1 else int(axes.reshape(-1)[0]) % len(shape)
@@ -112,7 +113,7 @@ def _equal(one: ir.Node, other: ir.Node) -> bool:
 def _same(one: ir.Value | None, other: ir.Value | None) -> bool:
     if one is other:
         return True
-    a, b = constant_of(one), constant_of(other)
+    a, b = const(one), const(other)
     return a is not None and b is not None and np.array_equal(a, b)
 
 
@@ -157,7 +158,7 @@ def _above_reshape(node: ir.Node, source: ir.Node, axis: int, work: Rewriting) -
 
 def _last_state(node: ir.Node, source: ir.Node, value: ir.Value, work: Rewriting) -> ir.Value | None:
     """The last step of a forward GRU's states is its final state."""
-    start = constant_of(node.inputs[1]) if node.op_type == "Slice" else None
+    start = const(node.inputs[1]) if node.op_type == "Slice" else None
     if value is not source.outputs[0] or start is None or int(start.reshape(-1)[0]) != -1 or len(source.outputs) < 2:
         return None
     lengths = source.inputs[4] if len(source.inputs) > 4 else None

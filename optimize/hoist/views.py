@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ..fuse.edit import const
 from .expands import copies_nothing
 from .facts import WORLDS, is_fixed, is_one
 from .label import axes_of
-from .rewriting import Rewriting, constant_of
+from .rewriting import Rewriting
 
 _VIEWS = frozenset({"Unsqueeze", "Squeeze", "Reshape"})
 
@@ -19,7 +20,7 @@ def lookup_of_column(node: ir.Node, work: Rewriting) -> bool:
     axes, whole = axes_of(lift) if lift is not None and lift.op_type == "Unsqueeze" else None, work.shape(index)
     ids = lift.inputs[0] if lift is not None else None
     plain = work.shape(ids)
-    if not axes or ids is None or whole is None or plain is None or node.attributes.get_int("axis", 0) != 0 or constant_of(data) is None:
+    if not axes or ids is None or whole is None or plain is None or node.attributes.get_int("axis", 0) != 0 or const(data) is None:
         return False
     found = work.again(node, [data, ids])[0]
     width = (work.shape(data) or ())[1:]
@@ -36,7 +37,7 @@ def reshape_of_view(node: ir.Node, work: Rewriting) -> bool:
     if work.shape(value) == after:
         work.replace(node.outputs[0], value)
         return True
-    source, target = value.producer(), constant_of(node.inputs[1])
+    source, target = value.producer(), const(node.inputs[1])
     if source is None or source.op_type not in _VIEWS or target is None or (target == 0).any() or copies_nothing(node):
         return False
     work.replace(node.outputs[0], work.again(node, [source.inputs[0], node.inputs[1]])[0])
