@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 import numpy as np
+import onnx_ir as ir
 import torch
 
 from ...core.artifact import StepRecord
@@ -43,33 +44,14 @@ def tune_static(step: TuneStatic, context: StepContext) -> StepRecord:
     feeds = calibration_feeds(context, where)
     quality = SegmentQuality.of(context, where)
     trials: list[tuple[str, float]] = []
-    with quiet():
-        try:
-            module = _graph_of(context, context.original, where)
-            layers = _show_linear_layers(module, step, where)
-            tuned = _tuned(module, _plans(layers), step, context, _Judging(feeds, quality, trials))
-            program = torch.export.export(tuned, _arguments(context, 7), dynamic_shapes=_dynamic(context.signature))
-            model = to_onnx(program, context.signature, where)
-        except (RefusedStep, UnknownName):
-            raise
-        except Exception as error:  # neural-compressor and torch raise whatever they trip over
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise RefusedStep(where, f"neural-compressor cannot quantize this model ({reason[:240]})", fix=_OTHERWISE) from error
+    model, plans = _searched(step, context, _Judging(feeds, quality, trials), where)
     chosen, promised = max(trials, key=lambda trial: trial[1])
     if promised < 1 - step.tolerance:
         tried = ", ".join(f"{name} {ratio:.4f}" for name, ratio in trials)
         problem = f"no configuration keeps {1 - step.tolerance:g} of every segment's NDCG@10: {tried}"
         raise RefusedStep(where, problem, fix="allow a larger tolerance, or quantize dynamically: optimize quantize MODEL --int8")
     numbers = weight_numbers(step.format)
-    if numbers.bits < 8:
-        halve_weights(model)
-    fold_weights(model)
-    quantize_biases(model)
-    free_relus(model)
-    linear = [node for node in model.graph if node.op_type in {"Gemm", "MatMul"}]
-    done = [node.name or "" for node in linear if reads_int8(node)]
-    if not done:
-        raise RefusedStep(where, "neural-compressor quantized nothing in this model", fix=_OTHERWISE)
+    linear, done = _in_integers(model, numbers.bits, where)
     save(model, context.target)
     worst = quality.worst(answers(context.target, context.signature, quality.feeds))
     kernels = int8_kernels(context.target)
@@ -79,9 +61,9 @@ def tune_static(step: TuneStatic, context: StepContext) -> StepRecord:
         problem = f"'{chosen}' kept {promised:.4f} in PyTorch, but ONNX Runtime gives {found}"
         raise RefusedStep(where, problem, fix="allow a larger tolerance, or quantize with --static alone")
     parts = [
-        f"{len(done)} of {len(linear)} MatMul/Gemm in int8 ({', '.join(done)})",
+        f"{len(done)} of {linear} MatMul/Gemm in int8 ({', '.join(done)})",
         numbers.note,
-        f"neural-compressor's choice after {len(trials)} of {len(_plans(layers))} configurations: {chosen}",
+        f"neural-compressor's choice after {len(trials)} of {plans} configurations: {chosen}",
         f"worst segment '{worst.segment}' keeps {worst.ratio:.4f} of its NDCG@10 in ONNX Runtime ({promised:.4f} in PyTorch)",
         f"ranges from {len(feeds)} requests, judged on {len(quality.feeds)}",
         "embedding tables untouched",
@@ -100,6 +82,38 @@ def tune_static(step: TuneStatic, context: StepContext) -> StepRecord:
             **{f"ratio {name}": ratio for name, ratio in trials},
         },
     )
+
+
+def _searched(step: TuneStatic, context: StepContext, judging: _Judging, where: str) -> tuple[ir.Model, int]:
+    """The model of autotune's choice, in ONNX, and how many configurations it had to choose from."""
+    if context.original is None:
+        raise AssertionError("asked for before")
+    with quiet():
+        try:
+            module = _graph_of(context, context.original, where)
+            plans = _plans(_show_linear_layers(module, step, where))
+            tuned = _tuned(module, plans, step, context, judging)
+            program = torch.export.export(tuned, _arguments(context, 7), dynamic_shapes=_dynamic(context.signature))
+            return to_onnx(program, context.signature, where), len(plans)
+        except (RefusedStep, UnknownName):
+            raise
+        except Exception as error:  # neural-compressor and torch raise whatever they trip over
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise RefusedStep(where, f"neural-compressor cannot quantize this model ({reason[:240]})", fix=_OTHERWISE) from error
+
+
+def _in_integers(model: ir.Model, bits: int, where: str) -> tuple[int, list[str]]:
+    """Let ONNX Runtime find the layers that are quantized; gives the number of linear layers, and the names of those that read int8."""
+    if bits < 8:
+        halve_weights(model)
+    fold_weights(model)
+    quantize_biases(model)
+    free_relus(model)
+    linear = [node for node in model.graph if node.op_type in {"Gemm", "MatMul"}]
+    done = [node.name or "" for node in linear if reads_int8(node)]
+    if not done:
+        raise RefusedStep(where, "neural-compressor quantized nothing in this model", fix=_OTHERWISE)
+    return len(linear), done
 
 
 class _Plan(msgspec.Struct, frozen=True):
