@@ -12,7 +12,7 @@ from ..optimize.apply import apply
 from ..profile.latency import latency
 from .ranker import CANDIDATES, HISTORY, Ranker, make_model, make_requests
 
-RECIPES = ("int8-safe", "prune", "prune-int8")
+RECIPES = ("exact", "int8-safe", "fastest", "prune", "prune-int8")
 
 
 def run(store: Store, folder: Path, *, seconds: float) -> list[str]:

@@ -112,7 +112,7 @@ def _run(
             try:
                 record, signature = _checked(step, context)
             except RefusedStep as refusal:
-                if recipe.on_refusal == "stop":
+                if recipe.on_refusal == "stop" or step.__struct_config__.tag in recipe.required:
                     raise
                 refused.append(refusal)
                 continue

@@ -21,7 +21,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Steps to apply in order, and how to run the result (one of both may be missing); `name@version` is what a manifest says made it.
 
     `on_refusal = "skip"` leaves out a step that refuses (it finds nothing to do, or does not fit the model), as long as another one works;
-    the artifact's warnings say which and why. Otherwise a refusal ends the recipe.
+    the artifact's warnings say which and why. Otherwise, and for the kinds in `required`, a refusal ends the recipe: a model that is called
+    int8 has to be int8.
     """
 
     name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._+-]{0,60}$")]
@@ -29,6 +30,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     description: str
     steps: tuple[Step, ...] = ()
     on_refusal: OnRefusal = "stop"
+    required: tuple[str, ...] = ()
     session: SessionDefaults | None = None
 
     @property
@@ -44,6 +46,7 @@ class _Written(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     description: str
     steps: tuple[dict[str, object], ...] = ()
     on_refusal: str = "stop"
+    required: tuple[str, ...] = ()
     session: SessionDefaults | None = None
 
 
@@ -79,8 +82,17 @@ def _is_file(text: str) -> bool:
 def _read(path: Path) -> Recipe:
     where = path.name if path.parent == _SHIPPED else str(path)
     written = read_toml(path, _Written)
+    for kind in written.required:
+        if kind not in {raw.get("kind") for raw in written.steps}:
+            raise UnknownName(f"{where}: required", "kind of its steps", kind, [str(raw.get("kind")) for raw in written.steps])
     steps = tuple(_step(raw, f"{where}: step {number}") for number, raw in enumerate(written.steps, start=1))
-    body = {"name": written.name, "version": written.version, "description": written.description, "on_refusal": written.on_refusal}
+    body = {
+        "name": written.name,
+        "version": written.version,
+        "description": written.description,
+        "on_refusal": written.on_refusal,
+        "required": written.required,
+    }
     try:
         msgspec.convert({**body, "steps": written.steps}, Recipe)
     except msgspec.ValidationError as error:
@@ -94,6 +106,10 @@ def recipe_text(recipe: Recipe) -> str:
     """`recipe` as TOML that `read_recipe` reads back to an equal value."""
     lines = [f"{key} = {_literal(value)}" for key, value in (("name", recipe.name), ("version", recipe.version))]
     lines.append(f"description = {_literal(recipe.description)}")
+    if recipe.on_refusal != "stop":
+        lines.append(f"on_refusal = {_literal(recipe.on_refusal)}")
+    if recipe.required:
+        lines.append(f"required = {_literal(list(recipe.required))}")
     for step in recipe.steps:
         plain = msgspec.to_builtins(step)
         lines += ["", "[[steps]]", *(f"{key} = {_literal(value)}" for key, value in plain.items() if value is not None)]

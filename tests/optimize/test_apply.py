@@ -13,7 +13,7 @@ from liftgate.optimize.agreement import spearman
 from liftgate.optimize.apply import apply
 from liftgate.optimize.export import export
 from liftgate.recipes.recipe import Recipe
-from liftgate.recipes.steps import Prune, QuantizeDynamic
+from liftgate.recipes.steps import CompressTables, HoistRequest, Prune, QuantizeDynamic, Step
 
 from .conftest import make_requests
 
@@ -108,3 +108,19 @@ def test_spearman_by_hand() -> None:
     # Ranks 1 2 3 4 against 1 3 2 4: 1 - 6 * 2 / (4 * 15).
     assert spearman(np.array([1.0, 2, 3, 4]), np.array([10.0, 30, 20, 40])) == pytest.approx(0.8)
     assert spearman(np.ones(3), np.arange(3.0)) is None
+
+
+def test_a_recipe_may_leave_out_a_step_that_refuses_but_not_one_it_requires(
+    tmp_path: Path, exported: ModelArtifact, requests: Requests
+) -> None:
+    def recipe(*steps: Step, required: tuple[str, ...] = ()) -> Recipe:
+        return Recipe(name="mine", version=1, description="by hand", steps=steps, on_refusal="skip", required=required)
+
+    small, moved = CompressTables(min_rows=1000), HoistRequest()
+    made = apply(recipe(small, moved), exported, name="mine", requests=requests, store=Store(tmp_path))
+    assert [step.kind for step in made.manifest.steps if step.kind != "export"] == ["hoist_request"]
+    assert any(warning.startswith("left out: compress tables of v1.1: mine: step 1") for warning in made.manifest.warnings)
+    for refused in (recipe(small, moved, required=("compress_tables",)), recipe(small)):
+        with pytest.raises(RefusedStep, match="compress tables"):
+            apply(refused, exported, name="other", requests=requests, store=Store(tmp_path))
+    assert Store(tmp_path).names() == ["mine"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from liftgate.core.errors import InputError, UnknownName
-from liftgate.recipes.recipe import read_recipe, shipped_recipes
+from liftgate.recipes.recipe import read_recipe, recipe_text, shipped_recipes
 from liftgate.recipes.steps import Prune, QuantizeDynamic
 
 HEAD = 'name = "x"\nversion = 1\ndescription = "d"\n'
@@ -75,3 +75,15 @@ def test_a_share_to_keep_lies_between_0_and_1_in_python_too(keep: float) -> None
 def test_a_multiple_lies_between_1_and_256_in_python_too(multiple: int) -> None:
     with pytest.raises(InputError, match="prune: multiple of: expected a number from 1 to 256, found "):
         Prune(keep=0.5, multiple_of=multiple)
+
+
+def test_what_a_recipe_does_about_refusals_survives_being_written(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(recipe_text(read_recipe("int8-safe")))
+    assert read_recipe(tmp_path / "mine.toml") == read_recipe("int8-safe")
+
+
+def test_a_required_kind_is_one_of_the_steps(tmp_path: Path) -> None:
+    text = 'name = "mine"\nversion = 1\ndescription = ""\nrequired = ["fuze"]\n\n[[steps]]\nkind = "fuse"\n'
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(UnknownName, match=r"mine.toml: required: unknown kind of its steps 'fuze'; did you mean 'fuse'"):
+        read_recipe(tmp_path / "mine.toml")
