@@ -28,7 +28,11 @@ def test_a_tiny_case_goes_from_ratings_to_a_report(tmp_path: Path) -> None:
     assert told["generated"] is True
     names = {candidate["name"] for candidate in told["candidates"]}
     assert told["choice"]["name"] in names
-    assert {"v1.1", "v1.1-int8-safe"} <= names
+    assert {"v1.1", "v1.1-exact"} <= names
+    # int8 may be slower on matrices this small, which depends on the CPU; then it is refused for that and for nothing else.
+    if "v1.1-int8-safe" not in names:
+        (refusal,) = told["refused"]
+        assert refusal.startswith("int8-safe: quantize_dynamic v1.1: int8-safe: step 3: makes the model slower")
 
     report = json.loads((out / "report" / "report.json").read_text())
     assert report["story"]["generated"] is True
