@@ -61,8 +61,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def finalists(trials: Sequence[Trial]) -> tuple[Trial, ...]:
-    """The fastest that hold every floor on the validation requests; those whose interval holds them come first."""
-    able = [t for t in trials if t.holds and t.latency is not None]
+    """The fastest that hold every floor on the validation requests; those whose interval holds them come first.
+
+    The parent as it is, which was trial 0, is no find.
+    """
+    able = [t for t in trials if t.holds and t.latency is not None and (t.steps or t.runtime != "onnxruntime")]
     ordered = sorted(able, key=lambda t: (t.outcome is not Outcome.PASS, latency_of(t), t.number))
     return tuple(ordered[:MOST_FINALISTS])
 

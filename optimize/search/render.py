@@ -60,6 +60,9 @@ def _gate_lines(found: Search, width: int) -> list[str]:
             f"next: profile compare {found.base.name} {found.winner.name}   or   liftgate serve {found.base.name} {found.winner.name}"
         )
         return lines
+    if not found.finalists and any(trial.holds and not trial.steps for trial in found.trials):
+        lines.append(f"FAIL  nothing to recommend: {found.parent.name} as it is holds the floors, and nothing else that was tried does")
+        return lines
     lines.append("FAIL  nothing to recommend: no trial holds the budget")
     if found.closest is not None:
         near = by_number[found.closest]

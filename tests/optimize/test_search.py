@@ -17,6 +17,7 @@ from liftgate.core.signature import InputSpec, OutputSpec, Signature
 from liftgate.core.store import Store
 from liftgate.core.verdict import Outcome
 from liftgate.optimize.apply import apply
+from liftgate.optimize.search.render import search_text
 from liftgate.optimize.search.result import Search, Trial, front
 from liftgate.optimize.search.search import search
 from liftgate.optimize.search.space import SPACE, Slot, label, sequence, slot
@@ -158,6 +159,14 @@ class Killer:
         self.left -= 1
         if self.left == 0:
             raise KeyboardInterrupt
+
+
+def test_a_model_that_nothing_beats_is_no_find(shelf: Store) -> None:
+    alone = run(shelf, trials=1, name="alone")
+    assert [(trial.steps, trial.holds) for trial in alone.trials] == [((), True)]
+    assert (alone.winner, alone.recipe, alone.outcome) == (None, None, Outcome.FAIL)
+    assert "alone" not in shelf.names()
+    assert "v1.1 as it is holds the floors, and nothing else that was tried does" in search_text(alone)
 
 
 def test_nothing_is_recommended_when_no_trial_holds(shelf: Store) -> None:
