@@ -18,17 +18,18 @@ from .protocol import Answer, Block, BlockDone, Command, Ended, Open, Ready, Ref
 
 A = TypeVar("A", bound=Answer)
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+WORKER = "liftgate.profile.worker"
 _PATIENCE_S = 10.0
 
 
 class WorkerHandle:
-    """A worker process with one model loaded."""
+    """A worker process with one model loaded; `module` is what it runs, `liftgate.profile.worker` or one that understands its commands."""
 
-    def __init__(self, name: str, cpus: Sequence[int], threads: int) -> None:
+    def __init__(self, name: str, cpus: Sequence[int], threads: int, *, module: str = WORKER) -> None:
         self.name = name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process, closed in `kill`
         environment = {**os.environ, "PYTHONHASHSEED": "0", **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
-        command = [sys.executable, "-P", "-m", "liftgate.profile.worker", ",".join(map(str, cpus))]
+        command = [sys.executable, "-P", "-m", module, ",".join(map(str, cpus))]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment)
 
     @property
