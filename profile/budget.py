@@ -110,7 +110,7 @@ class _GateRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     allow: Literal["emulated"] | None = None
 
 
-class _BudgetFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BudgetFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`budget.toml` as written."""
 
     gate: Annotated[tuple[_GateRow, ...], msgspec.Meta(min_length=1)]
@@ -119,15 +119,15 @@ class _BudgetFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 def read_budget(path: Path) -> Budget:
     """Read `budget.toml`; raises InputError or UnknownName naming the gate and the key."""
-    return _budget(read_toml(path, _BudgetFile), source=str(path))
+    return _budget(read_toml(path, BudgetFile), source=str(path))
 
 
 def parse_budget(text: str, *, source: str = "budget") -> Budget:
     """The same for text already in memory."""
-    return _budget(parse_toml(text, _BudgetFile, where=source), source=source)
+    return _budget(parse_toml(text, BudgetFile, where=source), source=source)
 
 
-def _budget(file: _BudgetFile, *, source: str) -> Budget:
+def _budget(file: BudgetFile, *, source: str) -> Budget:
     return Budget(source=source, gates=tuple(_gate(row, f"{source}: gate {number}") for number, row in enumerate(file.gate, start=1)))
 
 

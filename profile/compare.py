@@ -92,7 +92,7 @@ def compare(
         notes=_notes(asked, judged, obstacles),
     )
     if run_dir is not None:
-        write_run(Path(run_dir), result, list(runs.values()), evaluations)
+        result = write_run(Path(run_dir), result, list(runs.values()), evaluations)
     return result
 
 

@@ -69,7 +69,10 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything `profile compare` found, ready to be written, judged, or rendered."""
+    """Everything `profile compare` found, ready to be written, judged, or rendered.
+
+    `samples_sha256` is of the `samples.parquet` written beside it, None when nothing was written.
+    """
 
     schema_version: Literal[1] = 1
     kind: Literal["comparison"] = "comparison"
@@ -86,3 +89,4 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     seconds: float
     command: str
     notes: tuple[str, ...] = ()
+    samples_sha256: str | None = None

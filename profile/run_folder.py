@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..core.errors import InputError
-from ..core.files import new_file, new_folder, write_atomically
+from ..core.files import new_file, new_folder, sha256_of, write_atomically
 from ..quality.evaluate import Evaluation
 from .measure import Run
 from .result import Comparison
@@ -43,15 +43,20 @@ def check_file(path: Path) -> None:
     check_folder(path.parent)
 
 
-def write_run(folder: Path, result: Comparison, runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> None:
-    """All files of a run; an earlier run's result goes first and the new one comes last, so a folder with one is complete."""
+def write_run(folder: Path, result: Comparison, runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> Comparison:
+    """All files of a run; an earlier run's result goes first and the new one comes last, so a folder with one is complete.
+
+    Returns `result` as written: with the digest of the raw samples.
+    """
     for earlier in (COMPARISON_FILE, SAMPLES_FILE, QUALITY_FILE):
         (folder / earlier).unlink(missing_ok=True)
     write_samples([run.samples for run in runs], folder / SAMPLES_FILE)
     if evaluations:
         with new_file(folder / QUALITY_FILE) as temporary:
             pq.write_table(pa.concat_tables([_per_user_table(e) for e in evaluations]), temporary, compression="zstd")
+    result = msgspec.structs.replace(result, samples_sha256=sha256_of(folder / SAMPLES_FILE))
     write_atomically(folder / COMPARISON_FILE, msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+    return result
 
 
 def _per_user_table(evaluation: Evaluation) -> pa.Table:
