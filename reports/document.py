@@ -59,6 +59,14 @@ def verdict_line(judged: Judged) -> str:
     return f"{outcome} {judged.subject} ({judged.against}): {headline(judged)}"
 
 
+def generated_banner(comparison: Comparison) -> str:
+    """What a reader must know first about requests that nobody made; empty for recorded ones."""
+    if not comparison.requests.generated:
+        return ""
+    why = f" ({comparison.requests.note})" if comparison.requests.note else ""
+    return f"The requests were generated, not recorded{why}: latency is indicative only."
+
+
 def ordered(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     """Worst first, warnings after errors of the same outcome; the order of the budget otherwise."""
     return tuple(sorted(findings, key=lambda f: (_WORST_FIRST.index(f.outcome), f.level == "warn")))
@@ -77,9 +85,9 @@ def _verdict(report: Report) -> tuple[Block, ...]:
     comparison, analysis, story = report.comparison, report.analysis, report.story
     if story is not None and story.generated:
         blocks.append(Text(text=f"The data is generated, not recorded from real users. {story.data}".strip(), tone="banner"))
-    if comparison is not None and comparison.requests.generated:
-        why = f" ({comparison.requests.note})" if comparison.requests.note else ""
-        blocks.append(Text(text=f"The requests were generated, not recorded{why}: latency is indicative only.", tone="banner"))
+    banner = generated_banner(comparison) if comparison is not None else ""
+    if banner:
+        blocks.append(Text(text=banner, tone="banner"))
     if comparison is not None:
         for instance in comparison.instances:
             if instance.invalid:

@@ -14,6 +14,7 @@ from .table import Cell, Table
 MARKER = "<!-- liftgate-report -->"
 COMMENT_LIMIT = 60_000  # characters; GitHub refuses a comment above 65,536
 _SIGNS = {Outcome.PASS: "✅", Outcome.FAIL: "❌", Outcome.UNDECIDED: "🟡", Outcome.INVALID: "⛔"}
+_MENTION = re.compile(r"(?<!\w)@(?=\w)")
 # What would start markup or a table column; underscores inside words and lone brackets are harmless and common.
 _SPECIAL = re.compile(r"[\\`*|]|(?<!\w)_|_(?!\w)|\](?=\()|^[#>+-](?=\s)")
 
@@ -38,8 +39,8 @@ def markdown(report: Report, *, limit: int = COMMENT_LIMIT) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    """Text that Markdown shows as it is, on one line; a name such as `@team` calls nobody (a space of no width follows the @)."""
+    flat = _MENTION.sub("@\u200b", " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;"))
     return _SPECIAL.sub(lambda match: "\\" + match[0], flat)
 
 
@@ -49,11 +50,11 @@ def _render(report: Report, sections: tuple[Section, ...], *, folds: bool) -> st
         if all(isinstance(block, Heading | Figure) for block in section.blocks):
             continue  # nothing but charts: their numbers stand in the tables
         lines += [f"## {section.title}", ""]
-        lines += [line for block in section.blocks for line in _block(block, folds=folds)]
+        lines += [line for block in section.blocks for line in block_lines(block, folds=folds)]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _block(block: Block, *, folds: bool) -> Iterator[str]:
+def block_lines(block: Block, *, folds: bool) -> Iterator[str]:
     """Lines of one block, a blank one at the end."""
     match block:
         case Text(text=text, tone=tone):
@@ -73,7 +74,7 @@ def _block(block: Block, *, folds: bool) -> Iterator[str]:
             if folds:
                 yield from ("<details>", f"<summary>{escape(title)}</summary>", "")
                 for inner in blocks:
-                    yield from _block(inner, folds=folds)
+                    yield from block_lines(inner, folds=folds)
                 yield from ("</details>", "")
         case Table():
             yield from _table(block)
