@@ -11,27 +11,21 @@ from pathlib import Path
 
 import msgspec
 
+from .gpu import GpuFacts, read_gpus
+
 _TOOLS = ("liftgate", "torch", "onnx", "onnxruntime", "onnxscript", "optimum", "neural-compressor", "numpy")
-# The features that decide which kernels run; the full list is long and mostly noise.
-_TELLING = (
-    "avx2",
-    "fma",
-    "f16c",
-    "avx512f",
-    "avx512_vnni",
-    "avx_vnni",
-    "avx512_bf16",
-    "amx_int8",
-    "amx_bf16",
-    "asimddp",
-    "i8mm",
-    "sve",
-    "bf16",
-)
+# The features that decide which kernels run, as Linux names them; the full list is long and mostly noise.
+FEATURES: dict[str, tuple[str, ...]] = {
+    "x86_64": ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
+    "aarch64": ("asimddp", "i8mm", "sve", "bf16"),
+}
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The machine behind a measurement; `fingerprint` is equal where results may be compared over time."""
+    """The machine behind a measurement; `fingerprint` is equal where results may be compared over time.
+
+    `cores` are hardware threads, as the kernel counts CPUs; `gpus` are those that a CUDA program may use.
+    """
 
     cpu: str
     cores: int
@@ -40,6 +34,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     features: tuple[str, ...]
     system: str
     fingerprint: str
+    gpus: tuple[GpuFacts, ...] = ()
 
 
 def _cpuinfo() -> dict[str, str]:
@@ -65,15 +60,17 @@ def _threads_per_core() -> int:
 
 @cache
 def this_machine() -> Machine:
-    """Read this machine's CPU, memory and kernel."""
+    """Read this machine's CPU, memory, kernel and GPUs."""
     info = _cpuinfo()
     flags = set((info.get("flags") or info.get("Features") or "").split())
     cpu = info.get("model name") or platform.processor() or platform.machine()
     cores = os.cpu_count() or 1
     threads_per_core = _threads_per_core()
     memory_gib = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    features = tuple(f for f in _TELLING if f in flags)
-    identity = "|".join([cpu, str(cores), str(threads_per_core), str(round(memory_gib)), *features])
+    features = tuple(f for telling in FEATURES.values() for f in telling if f in flags)
+    gpus = read_gpus().gpus
+    graphics = [f"{gpu.name} {gpu.driver}" for gpu in gpus]
+    identity = "|".join([cpu, str(cores), str(threads_per_core), str(round(memory_gib)), *features, *graphics])
     return Machine(
         cpu=cpu,
         cores=cores,
@@ -82,6 +79,7 @@ def this_machine() -> Machine:
         features=features,
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         fingerprint=hashlib.sha256(identity.encode()).hexdigest()[:12],
+        gpus=gpus,
     )
 
 
