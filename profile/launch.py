@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from ..core.errors import InputError, RunFailed
-from .protocol import Answer, Block, BlockDone, Command, Ended, Open, Ready, Refused, Stop
+from .protocol import Answer, Block, BlockDone, Command, Ended, Open, Ready, Refused, Schedule, ScheduleDone, Stop
 
 A = TypeVar("A", bound=Answer)
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -43,6 +43,13 @@ class WorkerHandle:
     def block(self, indices: tuple[int, ...], warmup: int) -> BlockDone:
         """Time one block; the caller sleeps in a read meanwhile."""
         return self._ask(Block(indices=indices, warmup=warmup), BlockDone)
+
+    def schedule(
+        self, indices: tuple[int, ...], arrivals_ns: tuple[int, ...], *, warmup: int = 0, servers: int = 1, give_up_ns: int | None = None
+    ) -> ScheduleDone:
+        """Have requests answered when they are due (open loop); the caller sleeps in a read meanwhile."""
+        command = Schedule(indices=indices, arrivals_ns=arrivals_ns, warmup=warmup, servers=servers, give_up_ns=give_up_ns)
+        return self._ask(command, ScheduleDone)
 
     def stop(self) -> Ended:
         """End the process politely."""

@@ -23,6 +23,20 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, tag="block"):
     warmup: int
 
 
+class Schedule(msgspec.Struct, frozen=True, kw_only=True, tag="schedule"):
+    """Answer the requests at these positions when they are due: `arrivals_ns` (ascending) after the start.
+
+    They wait in one queue for `servers` threads; the first `warmup` are repeated untimed before. Requests that nobody has begun
+    `give_up_ns` after the start stay unanswered; None never gives up.
+    """
+
+    indices: tuple[int, ...]
+    arrivals_ns: tuple[int, ...]
+    warmup: int
+    servers: int = 1
+    give_up_ns: int | None = None
+
+
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
     """Say goodbye and end."""
 
@@ -47,6 +61,19 @@ class BlockDone(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     ran_ns: int | None
 
 
+class ScheduleDone(msgspec.Struct, frozen=True, kw_only=True, tag="schedule_done"):
+    """Little-endian int64 nanoseconds per answered request, in order of arrival; the requests after them were given up.
+
+    `latency` is done - due, `service` done - begun, `lag` begun - max(due, server free); `waited_ns` and `ran_ns` as in BlockDone.
+    """
+
+    latency: bytes
+    service: bytes
+    lag: bytes
+    waited_ns: int | None
+    ran_ns: int | None
+
+
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     """Last words: the highest resident size without the prepared requests, and how much of the process was in swap.
 
@@ -65,5 +92,5 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     fix: str
 
 
-Command = Open | Block | Stop
-Answer = Ready | BlockDone | Ended | Refused
+Command = Open | Block | Schedule | Stop
+Answer = Ready | BlockDone | ScheduleDone | Ended | Refused

@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +21,8 @@ from ..core.errors import LiftgateError
 from ..core.requests import Requests
 from ..core.store import Store
 from ..runtime.session import Session, SessionSettings, import_runtime, open_file, open_session
-from .protocol import Answer, Block, BlockDone, Command, Ended, Open, Ready, Refused
+from .load.replay import replay, wake_promptly
+from .protocol import Answer, Block, BlockDone, Command, Ended, Open, Ready, Refused, Schedule, ScheduleDone
 
 _PROCESS = Path("/proc/self")
 
@@ -69,8 +71,27 @@ class Worker:
             samples[position] = clock() - start
         gc.enable()
         after = scheduled_ns()
-        ran, waited = (None, None) if before is None or after is None else (after[0] - before[0], after[1] - before[1])
+        ran, waited = _spent(before, after)
         return BlockDone(samples=samples.tobytes(), waited_ns=waited, ran_ns=ran)
+
+    def schedule(self, command: Schedule) -> ScheduleDone:
+        """Answer requests at the times they are due (`load/replay.py`)."""
+        feeds = [self.feeds[i] for i in command.indices]
+        for feed in feeds[: command.warmup]:
+            self.session.run(feed)
+        wake_promptly()
+        # The kernel forgets a thread's counters when it ends: the pool outlives the second reading.
+        with ThreadPoolExecutor(command.servers) as pool:
+            threads = pool if command.servers > 1 else None
+            before = scheduled_ns()
+            gc.disable()
+            found = replay(
+                self.session.run, feeds, command.arrivals_ns, servers=command.servers, threads=threads, give_up_ns=command.give_up_ns
+            )
+            gc.enable()
+            ran, waited = _spent(before, scheduled_ns())
+        latency, service, lag = (ns.astype("<i8").tobytes() for ns in (found.latency_ns, found.service_ns, found.lag_ns))
+        return ScheduleDone(latency=latency, service=service, lag=lag, waited_ns=waited, ran_ns=ran)
 
     def end(self) -> Ended:
         """Memory over the whole life of the process, less what only measuring needed."""
@@ -108,6 +129,11 @@ def scheduled_ns(process: Path = _PROCESS) -> tuple[int, int] | None:
     return ran, waited
 
 
+def _spent(before: tuple[int, int] | None, after: tuple[int, int] | None) -> tuple[int | None, int | None]:
+    """Nanoseconds run and waited between two readings of `scheduled_ns`; None where the kernel does not count."""
+    return (None, None) if before is None or after is None else (after[0] - before[0], after[1] - before[1])
+
+
 def serve(commands: BinaryIO, answers: BinaryIO) -> None:
     """Obey until Stop or the end of input; what the user got wrong is answered, anything else ends the process with its traceback."""
     decoder = msgspec.json.Decoder(Command)
@@ -131,6 +157,8 @@ def serve(commands: BinaryIO, answers: BinaryIO) -> None:
             raise AssertionError("the first command must be Open")
         if isinstance(command, Block):
             answer(worker.block(command))
+        elif isinstance(command, Schedule):
+            answer(worker.schedule(command))
         else:
             answer(worker.end())
             return
