@@ -14,7 +14,7 @@ from ..core.verdict import Finding, Outcome, Verdict
 from .instance import Instance
 from .result import QUANTILES, Candidate, Comparison, InstanceLatency, ModelLatency
 
-_STYLES = {Outcome.PASS: "bold green", Outcome.FAIL: "bold red", Outcome.UNDECIDED: "bold yellow", Outcome.INVALID: "bold magenta"}
+STYLES = {Outcome.PASS: "bold green", Outcome.FAIL: "bold red", Outcome.UNDECIDED: "bold yellow", Outcome.INVALID: "bold magenta"}
 
 
 def comparison_view(result: Comparison) -> RenderableType:
@@ -35,7 +35,7 @@ def latency_view(latency: InstanceLatency) -> list[RenderableType]:
     """One row per model, with the ratio to the control paired by round."""
     control = latency.models[0].model.name
     threads = f"{latency.threads} thread{'s' if latency.threads != 1 else ''}"
-    table = _table(f"{latency.instance} ({latency.label}, {threads}): service time in ms [95 %]")
+    table = new_table(f"{latency.instance} ({latency.label}, {threads}): service time in ms [95 %]")
     table.add_column("model")
     for name in QUANTILES:
         table.add_column(name, justify="right")
@@ -49,13 +49,13 @@ def latency_view(latency: InstanceLatency) -> list[RenderableType]:
     if len(latency.models) > 1:
         lines.append(Text(f"x: ratio to {control}, paired by round; ?: too few rounds to tell, raise --seconds", style="dim"))
     lines.append(Text(latency.note, style="dim"))
-    lines.extend(Text(f"INVALID: {reason}", style=_STYLES[Outcome.INVALID]) for reason in latency.invalid)
+    lines.extend(Text(f"INVALID: {reason}", style=STYLES[Outcome.INVALID]) for reason in latency.invalid)
     return lines
 
 
 def instances_view(known: Iterable[tuple[Instance, str]]) -> RenderableType:
     """All instances with what imitating them here would mean."""
-    table = _table("instances")
+    table = new_table("instances")
     for heading in ("name", "vCPU", "memory", "CPU", "USD/h", "price of", "here"):
         table.add_column(heading, justify="right" if heading in ("vCPU", "memory", "USD/h") else "left")
     for instance, here in known:
@@ -91,7 +91,7 @@ def _counts(model: ModelLatency) -> str:
 
 
 def _quality_table(candidate: Candidate, control: str) -> RenderableType:
-    table = _table(f"ranking quality of {escape(candidate.model.name)} against {escape(control)} [95 %]")
+    table = new_table(f"ranking quality of {escape(candidate.model.name)} against {escape(control)} [95 %]")
     for heading in ("metric", "segment", "users", control, candidate.model.name, "ratio"):
         table.add_column(escape(heading), justify="left" if heading in ("metric", "segment") else "right")
     for change in candidate.quality:
@@ -101,15 +101,15 @@ def _quality_table(candidate: Candidate, control: str) -> RenderableType:
 
 
 def _verdict_view(name: str, verdict: Verdict) -> list[RenderableType]:
-    lines: list[RenderableType] = [Text.assemble((verdict.outcome.value, _STYLES[verdict.outcome]), f"  {name}")]
+    lines: list[RenderableType] = [Text.assemble((verdict.outcome.value, STYLES[verdict.outcome]), f"  {name}")]
     lines.extend(_finding_line(finding) for finding in verdict.findings)
     return lines
 
 
 def _finding_line(finding: Finding) -> Text:
     warning = " (warning only)" if finding.level == "warn" else ""
-    return Text.assemble("  ", (f"{finding.outcome.value:<9}", _STYLES[finding.outcome]), f" {finding.reason}{warning}")
+    return Text.assemble("  ", (f"{finding.outcome.value:<9}", STYLES[finding.outcome]), f" {finding.reason}{warning}")
 
 
-def _table(title: str) -> Table:
+def new_table(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", header_style="", show_edge=False, pad_edge=False)
