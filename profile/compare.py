@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from ..quality.evaluate import METRICS, Evaluation, PairedPart, evaluate_users, 
 from .budget import Budget, read_budget
 from .inputs import Model, check_duration, check_segments, load_placements, load_requests, load_subjects
 from .instance import LOCAL
-from .judge import Evidence, verdict
+from .judge import Evidence, clear, verdict
 from .measure import LAUNCHES, Run, Subject, measure
 from .result import Candidate, Comparison
 from .run_folder import check_folder, write_run
@@ -42,7 +42,7 @@ def compare(
     threads: int | None = None,
     progress: Progress = silent,
 ) -> Comparison:
-    """Latency (about `seconds` per instance), ranking quality, and the verdict on every treatment.
+    """Latency (at most about `seconds` of measuring per instance, less when the budget's answer is clear), quality, and the verdicts.
 
     Without `requests` they are generated from the control's signature, and quality stays empty; without `budget` nothing is judged.
     Instances that the budget's gates name are measured, too. With `run_dir`, `comparison.json`, `samples.parquet` and
@@ -64,7 +64,8 @@ def compare(
     evaluations = _evaluate_all(subjects, asked, metrics=_metrics(metrics, judged), seed=seed, store=store, progress=progress)
     runs = {}
     for at in placements:
-        run = measure(subjects, asked, at, seconds=seconds, launches=launches, seed=seed, store=store, progress=progress)
+        enough = _enough(judged, subjects, at.instance.name)
+        run = measure(subjects, asked, at, seconds=seconds, launches=launches, seed=seed, store=store, progress=progress, enough=enough)
         runs[at.instance.name] = run
     pairs = [pair(evaluations[0], other) for other in evaluations[1:]] or [()] * len(treatments)
     words = ["profile", "compare", *(_model_word(model, store) for model in (control, *treatments))]
@@ -115,13 +116,28 @@ def _evaluate_all(
     return found
 
 
+def _enough(budget: Budget | None, subjects: Sequence[Subject], instance: str) -> Callable[[Run], bool] | None:
+    """Whether every gate of an instance is clear for every treatment; None when no gate asks about it."""
+    if budget is None or instance not in budget.instances:
+        return None
+
+    def enough(run: Run) -> bool:
+        told = [_evidence(number, subjects, {instance: run}, ()) for number in range(1, len(subjects))]
+        return clear(budget, told, instance)
+
+    return enough
+
+
+def _evidence(number: int, subjects: Sequence[Subject], runs: dict[str, Run], parts: tuple[PairedPart, ...]) -> Evidence:
+    return Evidence(control=subjects[0].ref, treatment=subjects[number].ref, model=number, runs=runs, quality=parts)
+
+
 def _candidate(
     number: int, subjects: Sequence[Subject], runs: dict[str, Run], parts: tuple[PairedPart, ...], budget: Budget | None
 ) -> Candidate:
-    treatment = subjects[number].ref
-    evidence = Evidence(control=subjects[0].ref, treatment=treatment, model=number, runs=runs, quality=parts)
+    evidence = _evidence(number, subjects, runs, parts)
     return Candidate(
-        model=treatment,
+        model=evidence.treatment,
         quality=tuple(part.change() for part in parts),
         verdict=verdict(budget, evidence) if budget is not None else None,
     )

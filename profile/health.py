@@ -12,9 +12,11 @@ from scipy import stats
 
 from .samples import Nanoseconds
 
-# Shares of the measured time; research on cloud machines puts undisturbed runs well below both.
+# Shares of the measured time beyond which absolute times are not the model's own; undisturbed cloud machines stay well below both.
 STEAL_LIMIT = 0.01
 WAIT_LIMIT = 0.05
+# Beyond this share not even ratios are trusted: models that wait for a core a third of the time are not what is compared any more.
+LOST_LIMIT = 0.35
 # 1 MiB of 4 KiB pages: a page or two of something unrelated does no harm.
 SWAP_PAGES_LIMIT = 256
 DRIFT_LIMIT = 0.10
@@ -35,31 +37,46 @@ def read_counters(cpus: Sequence[int], root: Path = Path("/")) -> Counters:
     return Counters(throttled=_throttled(root), stolen_ticks=stolen, total_ticks=total, swapped_pages=_swapped(root))
 
 
-def disturbances(before: Counters, after: Counters, waits: Sequence[tuple[int, int] | None]) -> tuple[str, ...]:
-    """Why a measurement between two readings is invalid; empty when nothing was seen.
+class Disturbances(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a measurement is spoiled: `fatal` altogether, `shared` only as absolute times, as both models of a round had their part in it."""
+
+    fatal: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+
+
+def disturbances(before: Counters, after: Counters, waits: Sequence[tuple[int, int] | None]) -> Disturbances:
+    """What happened to the machine between two readings.
 
     `waits` has nanoseconds waited for a CPU and nanoseconds run per block, None where the kernel does not tell.
     """
-    found = []
+    fatal: list[str] = []
+    shared: list[str] = []
     if before.throttled is not None and after.throttled is not None and after.throttled > before.throttled:
-        found.append(f"the container's CPU quota stopped the process {after.throttled - before.throttled} times (nr_throttled)")
-    if None not in (before.stolen_ticks, after.stolen_ticks, before.total_ticks, after.total_ticks):
-        stolen = (after.stolen_ticks or 0) - (before.stolen_ticks or 0)
-        total = (after.total_ticks or 0) - (before.total_ticks or 0)
-        if total > 0 and stolen / total > STEAL_LIMIT:
-            found.append(f"the hypervisor took {stolen / total:.1%} of the CPU time (steal; at most {STEAL_LIMIT:.0%})")
+        fatal.append(f"the container's CPU quota stopped the process {after.throttled - before.throttled} times (nr_throttled)")
     if (
         before.swapped_pages is not None
         and after.swapped_pages is not None
         and after.swapped_pages - before.swapped_pages > SWAP_PAGES_LIMIT
     ):
-        found.append(f"the machine swapped {after.swapped_pages - before.swapped_pages} pages (at most {SWAP_PAGES_LIMIT})")
+        fatal.append(f"the machine swapped {after.swapped_pages - before.swapped_pages} pages (at most {SWAP_PAGES_LIMIT})")
+    stolen = _stolen_share(before, after)
+    if stolen is not None and stolen > STEAL_LIMIT:
+        words = f"the hypervisor took {stolen:.1%} of the CPU time (steal; at most {STEAL_LIMIT:.0%})"
+        (fatal if stolen > LOST_LIMIT else shared).append(words)
     known = [wait for wait in waits if wait is not None]
     waited_ns, ran_ns = sum(waited for waited, _ in known), sum(ran for _, ran in known)
     if ran_ns > 0 and waited_ns / (waited_ns + ran_ns) > WAIT_LIMIT:
         share = waited_ns / (waited_ns + ran_ns)
-        found.append(f"other processes held the CPU {share:.1%} of the time (run queue wait; at most {WAIT_LIMIT:.0%})")
-    return tuple(found)
+        words = f"other processes held the CPU {share:.1%} of the time (run queue wait; at most {WAIT_LIMIT:.0%})"
+        (fatal if share > LOST_LIMIT else shared).append(words)
+    return Disturbances(fatal=tuple(fatal), shared=tuple(shared))
+
+
+def _stolen_share(before: Counters, after: Counters) -> float | None:
+    if before.stolen_ticks is None or after.stolen_ticks is None or before.total_ticks is None or after.total_ticks is None:
+        return None
+    total = after.total_ticks - before.total_ticks
+    return (after.stolen_ticks - before.stolen_ticks) / total if total > 0 else None
 
 
 def drift(launches: Sequence[Sequence[Nanoseconds]], limit: float = DRIFT_LIMIT) -> str | None:

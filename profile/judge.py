@@ -1,5 +1,8 @@
 """From measurements and a budget to findings: every gate's outcome with its reason.
 
+Relative latency gates are sequential tests on paired rounds (`sequential.py`) and may be asked after every launch. Whatever else is judged
+from launches is looked at three times at most, after planned numbers of launches, each time with a third of its alpha (Bonferroni).
+
 PASS needs every gate to pass, so it needs no correction; FAIL of any gate decides, so p-values of failing are Holm-adjusted over the gates
 of a level: warnings decide nothing, so they must not make errors harder to see.
 A number emulated for an instance may fail an absolute gate but pass it only if the gate says `allow = "emulated"`: a wrong FAIL costs a run
@@ -9,7 +12,7 @@ on the real machine, a wrong PASS an outage.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -21,11 +24,13 @@ from ..core.verdict import Finding, Outcome, Verdict, judge
 from ..quality.evaluate import PairedPart
 from .budget import LATENCY, Budget, Gate, Max, MaxDrop, MaxRegress
 from .measure import Run
-from .statistics import Decision, absolute_gate, mean_gate, paired_ratio, quantile_estimate, requests_for, resampled_gate, t_interval
+from .sequential import FALSE_ALARM, FEWEST_LAUNCHES, paired_rounds, relative_gate, requests_per_round
+from .statistics import Decision, absolute_gate, mean_gate, quantile_estimate, resampled_gate, t_interval
 
 # Percentile intervals of a mean over fewer users cover too rarely to decide on.
 FEWEST_USERS = 20
-FEWEST_LAUNCHES = 3
+# Nobody waits longer for a gate.
+LONGEST_MINUTES = 12 * 60
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,43 +51,75 @@ class _Ruling(msgspec.Struct, frozen=True, kw_only=True):
     limit: str
     upper: bool
     tail: str = ""
+    settled: bool = False
+    measured_s: float = 0.0
+
+
+def clear(budget: Budget, evidence: Sequence[Evidence], instance: str) -> bool:
+    """Whether more measuring on `instance` would change no gate of any treatment."""
+    gates = [g for g in budget.gates if g.instance == instance]
+    return all(all(_clear(gates, one)) for one in evidence)
+
+
+def _clear(gates: Sequence[Gate], evidence: Evidence) -> Iterator[bool]:
+    for _, ruling, finding in _findings(gates, evidence):
+        yield ruling.settled or finding.outcome in (Outcome.PASS, Outcome.FAIL)
 
 
 def verdict(budget: Budget, evidence: Evidence) -> Verdict | None:
     """One finding per gate, in the budget's order."""
-    rulings = [_rule(gate, evidence) for gate in budget.gates]
+    return judge(finding for _, _, finding in _findings(budget.gates, evidence))
+
+
+def _findings(gates: Sequence[Gate], evidence: Evidence) -> list[tuple[Gate, _Ruling, Finding]]:
+    rulings = [_rule(gate, evidence) for gate in gates]
     findings: dict[int, Finding] = {}
     for level in ("error", "warn"):
-        family = {i: rulings[i] for i, gate in enumerate(budget.gates) if gate.level == level}
+        family = {i: rulings[i] for i, gate in enumerate(gates) if gate.level == level}
         tested = {i: ruling.decision.p_fail for i, ruling in family.items() if ruling.decision.p_fail is not None}
         adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
-        findings |= {i: _finding(budget.gates[i], ruling, adjusted.get(i), len(tested)) for i, ruling in family.items()}
-    return judge(findings[i] for i in sorted(findings))
+        findings |= {i: _finding(gates[i], ruling, adjusted.get(i), len(tested)) for i, ruling in family.items()}
+    return [(gate, rulings[i], findings[i]) for i, gate in enumerate(gates)]
+
+
+def _false_alarm(gate: Gate) -> float:
+    """How likely FAIL may be wrong: for relative latencies 1 % at most, as these are what noise makes fail."""
+    return min(gate.alpha, FALSE_ALARM) if gate.metric in LATENCY and isinstance(gate.limit, MaxRegress) else gate.alpha
 
 
 def _finding(gate: Gate, ruling: _Ruling, adjusted: float | None, family: int) -> Finding:
     decision, outcome = ruling.decision, ruling.decision.outcome
     why = decision.why
-    if outcome is Outcome.FAIL and adjusted is not None and adjusted >= gate.alpha:
+    if outcome is Outcome.FAIL and adjusted is not None and adjusted >= _false_alarm(gate):
         outcome, why = Outcome.UNDECIDED, f"fails alone, not after Holm's correction over {family} gates (p = {adjusted:.3g})"
     sign = {Outcome.PASS: "<=" if ruling.upper else ">=", Outcome.FAIL: ">" if ruling.upper else "<"}.get(outcome, "against")
     reason = why if outcome is Outcome.INVALID or not ruling.found else f"{ruling.found} {sign} {ruling.limit}{ruling.tail}"
     if outcome is Outcome.UNDECIDED:
         reason = f"{reason}: {why}" if why and ruling.found else reason
-        reason += _more(decision.more, ruling.tail)
+        reason += _more(decision.more, ruling.measured_s)
     elif why and outcome is not Outcome.INVALID and ruling.found:
         reason += f"; {why}"
     return Finding(outcome=outcome, gate=gate.name, reason=f"{gate.metric} {reason}", level=gate.level)
 
 
-def _more(more: float | None, tail: str) -> str:
-    """How much more data would decide, in words."""
+def _more(more: float | None, measured_s: float) -> str:
+    """How much more data would decide, in words: minutes of measuring, or users."""
     if more is None or more <= 1.0:
         return ""
-    unit = "time (--seconds)" if " on " in tail else "users"
-    if more >= 1000:
-        return f"; not decidable with a reasonable amount of {unit}"
-    return f"; about {more:.0f} times the {unit} would decide" if more >= 10 else f"; about {more:.1f} times the {unit} would decide"
+    if not measured_s:
+        return "; not decidable with a reasonable number of users" if more >= 1000 else f"; about {_times(more)} the users would decide"
+    minutes = (more - 1) * measured_s / 60
+    if minutes > LONGEST_MINUTES:
+        return "; not decidable with a reasonable time of measuring"
+    return f"; about {_minutes(minutes)} more of measuring would decide (--seconds {math.ceil(more * measured_s * 1.1):d})"
+
+
+def _times(more: float) -> str:
+    return f"{more:.0f} times" if more >= 10 else f"{more:.1f} times"
+
+
+def _minutes(minutes: float) -> str:
+    return f"{minutes:.0f} minutes" if minutes >= 9.5 else f"{minutes:.1f} minutes"
 
 
 def _rule(gate: Gate, evidence: Evidence) -> _Ruling:
@@ -92,31 +129,55 @@ def _rule(gate: Gate, evidence: Evidence) -> _Ruling:
         return _rule_size(gate, evidence)
     run = evidence.runs[gate.instance]
     tail = f" on {gate.instance} ({run.placement.label})"
-    if run.invalid:
-        decision = Decision(outcome=Outcome.INVALID, p_fail=None, why=f"cannot be trusted{tail}: {'; '.join(run.invalid)}")
+    if run.invalid or (run.unsteady and isinstance(gate.limit, Max) and gate.metric != "memory"):
+        decision = Decision(outcome=Outcome.INVALID, p_fail=None, why=f"cannot be trusted{tail}: {'; '.join(run.invalid + run.unsteady)}")
         return _Ruling(decision=decision, found="", limit=gate.limit.text, upper=True)
     ruling = _rule_latency(gate, evidence, run) if gate.metric in LATENCY else _rule_launches(gate, evidence, run)
+    ruling = msgspec.structs.replace(ruling, tail=tail, measured_s=run.measured_s)
     timed = isinstance(gate.limit, Max) and gate.metric != "memory"
     if timed and ruling.decision.outcome is Outcome.PASS and run.placement.label != "measured" and not gate.emulated_may_pass:
         why = 'an emulated number may only pass an absolute limit with allow = "emulated"'
         decision = msgspec.structs.replace(ruling.decision, outcome=Outcome.UNDECIDED, why=why, more=None)
-        return msgspec.structs.replace(ruling, decision=decision, tail=tail)
-    return msgspec.structs.replace(ruling, tail=tail)
+        return msgspec.structs.replace(ruling, decision=decision, settled=True)
+    return ruling
 
 
 def _rule_latency(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
     p, treatment = LATENCY[gate.metric], run.samples.of(evidence.model)
     if isinstance(gate.limit, Max):
+        limit_ms = gate.limit.value
         estimate = quantile_estimate(treatment, p, 1 - 2 * gate.alpha)
-        decision = absolute_gate(treatment, p, gate.limit.value, gate.alpha)
+        decision = _looked(run, gate.alpha, lambda launches, alpha: absolute_gate(treatment[:launches], p, limit_ms, alpha))
         return _Ruling(decision=decision, found=_ms(estimate), limit=gate.limit.text, upper=True)
-    paired = paired_ratio(run.samples.of(0), treatment, p)
-    decision = mean_gate(np.asarray(paired.units), math.log1p(gate.limit.value), gate.alpha)
-    if len(paired.units) < 2:
-        needed, fewest = requests_for(p), min(sum(map(len, launch)) for launch in treatment)
-        why = f"needs at least {needed} requests per launch, has {fewest}" if fewest < needed else decision.why
-        decision = msgspec.structs.replace(decision, why=why, more=max(needed / fewest, 2.0 / len(treatment)))
+    paired = paired_rounds(run.samples.of(0), treatment, p)
+    decision = relative_gate(paired, gate.limit.value, gate.alpha, _false_alarm(gate))
+    if len(paired.launches) < FEWEST_LAUNCHES:
+        needed, fewest = requests_per_round(p), min(sum(map(len, launch)) for launch in treatment)
+        if fewest < needed:
+            why = f"needs at least {needed} requests per launch, has {fewest}"
+            decision = msgspec.structs.replace(decision, why=why, more=needed / fewest)
     return _ratio_ruling(paired.estimate(1 - 2 * gate.alpha), decision, gate, evidence.control)
+
+
+def looks(planned: int) -> tuple[int, ...]:
+    """After how many of `planned` launches what is not sequential may be looked at."""
+    return tuple(sorted({min(FEWEST_LAUNCHES, planned), math.ceil(0.6 * planned), planned}))
+
+
+def _looked(run: Run, alpha: float, decide: Callable[[int, float], Decision]) -> Decision:
+    """The first look that decides, else the last one; each has its share of `alpha`, and its p-value is multiplied accordingly."""
+    points = looks(run.planned)
+    done = len({b.launch for b in run.samples.blocks})
+    decision = Decision(outcome=Outcome.UNDECIDED, p_fail=None, more=points[0] / done, why=f"is first looked at after {points[0]} launches")
+    for point in points:
+        if point > done:
+            break
+        decision = decide(point, alpha / len(points))
+        if decision.p_fail is not None:
+            decision = msgspec.structs.replace(decision, p_fail=min(1.0, decision.p_fail * len(points)))
+        if decision.outcome in (Outcome.PASS, Outcome.FAIL):
+            break
+    return decision
 
 
 def _rule_launches(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
@@ -134,7 +195,7 @@ def _rule_launches(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
     if len(values) < FEWEST_LAUNCHES:
         decision = Decision(outcome=Outcome.UNDECIDED, p_fail=None, why=f"needs at least {FEWEST_LAUNCHES} launches, has {len(values)}")
     else:
-        decision = mean_gate(values, limit, gate.alpha)
+        decision = _looked(run, gate.alpha, lambda launches, alpha: mean_gate(values[:launches], limit, alpha))
     value, low, high = t_interval(values, 1 - 2 * gate.alpha)
     if isinstance(gate.limit, Max):
         number, interval = _number(Estimate(value=value, low=low, high=high, n=len(values), level=1 - 2 * gate.alpha), 1 / scale)

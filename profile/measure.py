@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,16 +18,16 @@ from ..core.store import Store
 from .health import disturbances, drift, read_counters
 from .instance import Placement
 from .launch import WorkerHandle, aside
-from .protocol import Ended, Ready
+from .protocol import BlockDone, Ended, Ready
 from .samples import SampleBlock, Samples
 
-LAUNCHES = 5
-# A round costs a switch between processes; blocks much shorter than this measure the switch.
-_USUAL_BLOCK, _LARGEST_BLOCK, _SMALLEST_BLOCK = 100, 1000, 5
-_FEWEST_ROUNDS, _MOST_ROUNDS = 10, 80
+LAUNCHES = 8
+# Rounds are short, so that a neighbour's burst mostly lasts longer than one and hits both models; a round costs a switch between processes,
+# so they are not shorter.
+_BLOCK_S = 0.025
+_LARGEST_BLOCK, _SMALLEST_BLOCK = 500, 4
+_FEWEST_ROUNDS = 2
 _LARGEST_POOL, _POOL_BYTES = 1000, 256 * 2**20
-# At least this share of the time is spent measuring, however long the processes take to start.
-_MEASURING_SHARE = 0.4
 _PILOT_REQUESTS, _PILOT_S = 50, 0.3
 
 
@@ -50,14 +48,20 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One instance measured: samples, launches, why it cannot be trusted (if so), and how long it took."""
+    """One instance measured: samples, launches, and why they cannot be trusted (if so).
+
+    `invalid` spoils everything; `unsteady` spoils absolute times, while ratios of interleaved rounds shared what happened. `planned` is how
+    many launches there would have been without an early answer, `measured_s` how long requests were timed.
+    """
 
     placement: Placement
     samples: Samples
     launches: tuple[Launch, ...]
+    planned: int
     invalid: tuple[str, ...]
+    unsteady: tuple[str, ...] = ()
     candidates: tuple[int, ...]
-    seconds: float
+    measured_s: float
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,17 +75,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 def plan(seconds: float, request_s: Sequence[float], launches: int) -> Plan:
     """Divide `seconds` of measuring over launches, rounds and blocks, for models that need `request_s` per request.
 
-    Rounds are what intervals are made of, so slow models get smaller blocks before they get fewer than 10 rounds; fast ones get larger
-    blocks once there are 80. The smallest plan (10 rounds of 5) may take longer than `seconds`.
+    A block lasts about 25 ms. Slow models get smaller blocks before they get fewer than 2 rounds per launch; the smallest plan (2 rounds of
+    4 requests) may take longer than `seconds`.
     """
     each = max(sum(request_s), 1e-7) * 1.05
-    rounds = seconds / (_USUAL_BLOCK * each)
-    block = _USUAL_BLOCK
-    if rounds < _FEWEST_ROUNDS:
-        rounds, block = _FEWEST_ROUNDS, max(_SMALLEST_BLOCK, int(seconds / (_FEWEST_ROUNDS * each)))
-    elif rounds > _MOST_ROUNDS:
-        rounds, block = _MOST_ROUNDS, min(_LARGEST_BLOCK, int(seconds / (_MOST_ROUNDS * each)))
-    return Plan(block=block, warmup=block // 20, rounds_per_launch=max(1, math.ceil(rounds / launches)))
+    block = min(_LARGEST_BLOCK, max(_SMALLEST_BLOCK, int(_BLOCK_S / max(*request_s, 1e-7))))
+    rounds = int(seconds / launches / (block * each))
+    return Plan(block=block, warmup=1 + block // 20, rounds_per_launch=max(_FEWEST_ROUNDS, rounds))
 
 
 def measure(
@@ -94,65 +94,88 @@ def measure(
     seed: int = 0,
     store: Store,
     progress: Progress = silent,
+    enough: Callable[[Run], bool] | None = None,
 ) -> Run:
-    """Service times of `subjects` on `placement`, in about `seconds`.
+    """Service times of `subjects` on `placement`, over at most about `seconds` of measuring; starting processes comes on top.
 
     Every launch starts a fresh process per model; each of its rounds gives every model a block of the same requests, in an order drawn
-    anew. Raises RunFailed when a worker dies, InputError when the requests do not fit a model.
+    anew. After a launch `enough` may say that the answer is clear. Raises RunFailed when a worker dies, InputError when the requests do not
+    fit a model.
     """
     rng = np.random.default_rng(seed)
-    begun = time.monotonic()
     pool = _pool(subjects, requests, rng)
-    positions = _Positions(len(pool), rng)
-    blocks: list[SampleBlock] = []
-    told: list[Launch] = []
-    waits: list[tuple[int, int] | None] = []
+    gathered = _Gathered(subjects, placement, pool, launches)
     what = f"measuring on {placement.instance.name}"
-    before = read_counters(placement.cpus)
     with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
         file = Path(folder) / "requests.parquet"
         pool.write(file)
+        positions = _Positions(len(pool), rng)
         planned: Plan | None = None
         for launch in range(launches):
             with ExitStack() as living:
-                workers, readies = _start(subjects, placement, store, file, living)
+                workers, readies = _start(subjects, placement, store, file, living=living, rng=rng)
                 speeds = [_pilot(worker, len(pool)) for worker in workers]
-                if planned is None:
-                    startup = (time.monotonic() - begun) * launches
-                    planned = plan(max(seconds - startup, seconds * _MEASURING_SHARE), speeds, launches)
+                planned = planned or plan(seconds, speeds, launches)
                 for number in range(launch * planned.rounds_per_launch, (launch + 1) * planned.rounds_per_launch):
                     indices = positions.draw(planned.block)
                     for turn, model in enumerate(rng.permutation(len(subjects)).tolist()):
                         done = workers[model].block(tuple(indices.tolist()), planned.warmup)
-                        waits.append(None if done.waited_ns is None or done.ran_ns is None else (done.waited_ns, done.ran_ns))
                         ns = np.frombuffer(done.samples, dtype="<i8").astype(np.int64)
-                        blocks.append(SampleBlock(model=model, launch=launch, round=number, turn=turn, requests=indices, ns=ns))
+                        block = SampleBlock(model=model, launch=launch, round=number, turn=turn, requests=indices, ns=ns)
+                        gathered.block(block, done)
                     progress(what, number + 1, launches * planned.rounds_per_launch)
-                told.extend(Launch(model=i, ready=readies[i], ended=worker.stop()) for i, worker in enumerate(workers))
-    disturbed = disturbances(before, read_counters(placement.cpus), waits)
-    names = tuple(s.ref.name for s in subjects)
-    samples = Samples(instance=placement.instance.name, models=names, request_ids=tuple(pool.request_ids), blocks=tuple(blocks))
-    return Run(
-        placement=placement,
-        samples=samples,
-        launches=tuple(told),
-        invalid=disturbed + _memory_reasons(told, subjects, placement) + _drift_reasons(samples),
-        candidates=tuple(pool.candidates(subjects[0].signature)),
-        seconds=time.monotonic() - begun,
-    )
+                for model, worker in enumerate(workers):
+                    gathered.launches.append(Launch(model=model, ready=readies[model], ended=worker.stop()))
+            if enough is not None and launch + 1 < launches and enough(gathered.run()):
+                break
+    return gathered.run()
+
+
+class _Gathered:
+    """What has been measured so far."""
+
+    def __init__(self, subjects: Sequence[Subject], placement: Placement, pool: Requests, planned: int) -> None:
+        self._subjects, self._placement, self._pool, self._planned = subjects, placement, pool, planned
+        self._blocks: list[SampleBlock] = []
+        self._waits: list[tuple[int, int] | None] = []
+        self._before = read_counters(placement.cpus)
+        self.launches: list[Launch] = []
+
+    def block(self, block: SampleBlock, done: BlockDone) -> None:
+        self._blocks.append(block)
+        self._waits.append(None if done.waited_ns is None or done.ran_ns is None else (done.waited_ns, done.ran_ns))
+
+    def run(self) -> Run:
+        """Everything so far as a Run, with what happened to the machine meanwhile."""
+        names = tuple(s.ref.name for s in self._subjects)
+        ids = tuple(self._pool.request_ids)
+        samples = Samples(instance=self._placement.instance.name, models=names, request_ids=ids, blocks=tuple(self._blocks))
+        seen = disturbances(self._before, read_counters(self._placement.cpus), self._waits)
+        return Run(
+            placement=self._placement,
+            samples=samples,
+            launches=tuple(self.launches),
+            planned=self._planned,
+            invalid=seen.fatal + _memory_reasons(self.launches, self._subjects, self._placement),
+            unsteady=seen.shared + _drift_reasons(samples),
+            candidates=tuple(self._pool.candidates(self._subjects[0].signature)),
+            measured_s=sum(int(b.ns.sum()) for b in self._blocks) / 1e9,
+        )
 
 
 def _start(
-    subjects: Sequence[Subject], placement: Placement, store: Store, requests: Path, living: ExitStack
+    subjects: Sequence[Subject], placement: Placement, store: Store, requests: Path, *, living: ExitStack, rng: np.random.Generator
 ) -> tuple[list[WorkerHandle], list[Ready]]:
-    """A fresh worker per model, started one after another so that none loads beside another; `living` ends them."""
-    workers, readies = [], []
-    for subject in subjects:
-        worker = WorkerHandle(subject.ref.name, placement.cpus, placement.threads)
+    """A fresh worker per model; `living` ends them.
+
+    They start one after another so that none loads beside another, in random order because the first finds another memory than the last.
+    """
+    started: dict[int, tuple[WorkerHandle, Ready]] = {}
+    for model in rng.permutation(len(subjects)).tolist():
+        worker = WorkerHandle(subjects[model].ref.name, placement.cpus, placement.threads)
         living.callback(worker.kill)
-        readies.append(worker.open(subject.path, store.root, requests, placement.threads))
-        workers.append(worker)
-    return workers, readies
+        started[model] = (worker, worker.open(subjects[model].path, store.root, requests, placement.threads))
+    return [started[model][0] for model in range(len(subjects))], [started[model][1] for model in range(len(subjects))]
 
 
 class _Positions:

@@ -14,6 +14,7 @@ from ..core.verdict import Verdict
 from ..quality.result import Quality, QualityChange
 
 Label = Literal["measured", "emulated", "extrapolated"]
+Direction = Literal["slower", "faster", "unclear"]
 QUANTILES: dict[str, float] = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 
@@ -35,18 +36,25 @@ class ModelLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class LatencyChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Treatment / control at one quantile, paired by round; `round_ratios` holds every round's ratio in time order."""
+    """Treatment / control at one quantile: `ratio` with an interval over launches, `round_ratios` of every round in time order.
+
+    `direction` says whether the treatment is surely slower or faster (each wrong 1 % of the time at most); `detectable` is the smallest
+    margin, as a share, that these rounds would have let equal models keep to, None when no margin.
+    """
 
     quantile: str
     ratio: Estimate
     round_ratios: tuple[float, ...]
+    direction: Direction
+    detectable: float | None
 
 
 class InstanceLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All models on one instance, measured in the same interleaved rounds; `models[0]` is the control.
 
     `label` says how far the numbers may be trusted for that instance and `note` how it was imitated; `invalid` lists why the measurement
-    cannot be trusted (empty when it can). `changes` maps a treatment's name to its change per quantile.
+    cannot be trusted (empty when it can), `unsteady` why its absolute times cannot, though its ratios can. `measured_s` is how long
+    requests were timed. `changes` maps a treatment's name to its change per quantile.
     """
 
     instance: str
@@ -56,6 +64,8 @@ class InstanceLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     cpus: tuple[int, ...]
     candidates_per_request: Estimate
     invalid: tuple[str, ...]
+    unsteady: tuple[str, ...] = ()
+    measured_s: float
     models: tuple[ModelLatency, ...]
     changes: dict[str, tuple[LatencyChange, ...]]
 

@@ -23,6 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 # Below this many blocks the design effect is a guess.
 FEWEST_BLOCKS = 10
+_STRETCHES = 5
 # Chance of deciding that "how many more" aims for.
 POWER = 0.8
 
@@ -39,21 +40,6 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
-class PairedRatio(msgspec.Struct, frozen=True, kw_only=True):
-    """Log ratios treatment / control in time order; `units` are what the interval counts: rounds, or launches when those differ."""
-
-    rounds: tuple[float, ...]
-    units: tuple[float, ...]
-
-    def estimate(self, level: float = 0.95) -> Estimate:
-        """Geometric mean ratio with Student's t interval over the units; `n` counts them."""
-        if not self.units:
-            return Estimate(value=None, low=None, high=None, n=0, level=level)
-        value, low, high = t_interval(np.asarray(self.units), level)
-        bounds = [None if b is None else math.exp(b) for b in (low, high)]
-        return Estimate(value=math.exp(value), low=bounds[0], high=bounds[1], n=len(self.units), level=level)
-
-
 def t_interval(values: Floats, level: float) -> tuple[float, float | None, float | None]:
     """Mean and Student's t interval; bounds are None for a single value."""
     mean = float(values.mean())
@@ -66,10 +52,11 @@ def t_interval(values: Floats, level: float) -> tuple[float, float | None, float
 def design_effect(launches: Launches, limit_ns: float, tail: float) -> float:
     """By how much to divide the number of requests above or below `limit_ns` so that bounds at one-sided `tail` hold; at least 1.
 
-    How many times more the share above the limit varies between rounds than for independent requests; between launches instead, when they
-    vary more than their rounds explain (F test at a liberal 25 %, Bancroft 1944). Times (t / z)^2, as the variance itself is estimated.
+    How many times more the share above the limit varies between stretches of rounds (a fifth of a launch: what disturbs a machine may last
+    for many rounds) than for independent requests; between launches instead, when they vary more than their stretches explain (F test at a
+    liberal 25 %, Bancroft 1944). Times (t / z)^2, as the variance itself is estimated.
     """
-    cells = [np.array([(np.count_nonzero(b > limit_ns), len(b)) for b in blocks], dtype=np.float64) for blocks in launches]
+    cells = [_batches(blocks, limit_ns) for blocks in launches]
     by_round, by_launch = np.concatenate(cells), np.array([c.sum(axis=0) for c in cells])
     effect, freedom = _overdispersion(by_round), len(by_round) - 1
     between = _overdispersion(by_launch)
@@ -78,6 +65,12 @@ def design_effect(launches: Launches, limit_ns: float, tail: float) -> float:
     if effect <= 1.0:
         return 1.0
     return effect * float(stats.t.isf(tail, freedom) / stats.norm.isf(tail)) ** 2
+
+
+def _batches(blocks: Sequence[Nanoseconds], limit_ns: float) -> Floats:
+    """Requests above the limit and requests, in each of at most `_STRETCHES` stretches of consecutive rounds: float64 `[stretches, 2]`."""
+    counts = np.array([(np.count_nonzero(b > limit_ns), len(b)) for b in blocks], dtype=np.float64)
+    return np.array([part.sum(axis=0) for part in np.array_split(counts, min(len(counts), _STRETCHES))])
 
 
 def _overdispersion(counts: Floats) -> float:
@@ -137,45 +130,6 @@ def _just_below(quantile: float) -> float:
 def _at_rank(ordered: Nanoseconds, share: float) -> float:
     """The smallest observation with at least `share` of the sample at or below it."""
     return float(ordered[min(len(ordered), max(1, math.ceil(share * len(ordered)))) - 1])
-
-
-def paired_ratio(control: Launches, treatment: Launches, p: float) -> PairedRatio:
-    """Treatment / control of quantile `p`, paired by round.
-
-    Consecutive rounds of a launch are joined until they hold the 1 / (1 - p) requests that the quantile needs. When launches differ by more
-    than their rounds explain (F test at 5 %), launches are the units (Kalibera and Jones 2013).
-    """
-    by_launch = [_log_ratios(a, b, p) for a, b in zip(control, treatment, strict=True)]
-    rounds = tuple(d for group in by_launch for d in group)
-    groups = [g for g in by_launch if g]
-    units = rounds
-    if len(groups) >= 2 and min(map(len, groups)) >= 2 and len(set(rounds)) > 1:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            p_value = _f_test(groups)
-        if p_value < 0.05:
-            units = tuple(float(np.mean(g)) for g in groups)
-    return PairedRatio(rounds=rounds, units=units)
-
-
-def _f_test(groups: Sequence[Sequence[float]]) -> float:
-    """P-value of one-way analysis of variance; 0 when groups differ and nothing varies inside them."""
-    within = sum(float(np.var(g)) for g in groups)
-    return 0.0 if within == 0 else float(stats.f_oneway(*groups).pvalue)
-
-
-def _log_ratios(control: Sequence[Nanoseconds], treatment: Sequence[Nanoseconds], p: float) -> list[float]:
-    """Log ratio of quantile `p` for every join of rounds that is large enough for it."""
-    needed = requests_for(p)
-    found = []
-    a: list[Nanoseconds] = []
-    b: list[Nanoseconds] = []
-    for left, right in zip(control, treatment, strict=True):
-        a.append(left)
-        b.append(right)
-        if sum(map(len, a)) >= needed:
-            found.append(math.log(float(np.quantile(np.concatenate(b), p)) / float(np.quantile(np.concatenate(a), p))))
-            a, b = [], []
-    return found
 
 
 def absolute_gate(launches: Launches, p: float, limit_ms: float, alpha: float) -> Decision:

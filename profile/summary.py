@@ -10,7 +10,11 @@ import numpy as np
 from ..core.estimate import Estimate
 from .measure import Run, Subject
 from .result import QUANTILES, InstanceLatency, LatencyChange, ModelLatency
-from .statistics import paired_ratio, quantile_estimate, t_interval
+from .sequential import PairedRounds, detectable, direction, paired_rounds
+from .statistics import quantile_estimate, t_interval
+
+# The usual alpha of gates, for which `detectable` is told.
+ALPHA = 0.05
 
 
 def summarize(run: Run, subjects: Sequence[Subject]) -> InstanceLatency:
@@ -18,11 +22,8 @@ def summarize(run: Run, subjects: Sequence[Subject]) -> InstanceLatency:
     control = run.samples.of(0)
     changes = {}
     for number, subject in enumerate(subjects[1:], start=1):
-        paired = {name: paired_ratio(control, run.samples.of(number), p) for name, p in QUANTILES.items()}
-        changes[subject.ref.name] = tuple(
-            LatencyChange(quantile=name, ratio=found.estimate(), round_ratios=tuple(math.exp(d) for d in found.rounds))
-            for name, found in paired.items()
-        )
+        treatment = run.samples.of(number)
+        changes[subject.ref.name] = tuple(_change(name, paired_rounds(control, treatment, p)) for name, p in QUANTILES.items())
     return InstanceLatency(
         instance=run.placement.instance.name,
         label=run.placement.label,
@@ -31,8 +32,20 @@ def summarize(run: Run, subjects: Sequence[Subject]) -> InstanceLatency:
         cpus=run.placement.cpus,
         candidates_per_request=_candidates(run.candidates),
         invalid=run.invalid,
+        unsteady=run.unsteady,
+        measured_s=round(run.measured_s, 3),
         models=tuple(_model(run, number, subject) for number, subject in enumerate(subjects)),
         changes=changes,
+    )
+
+
+def _change(quantile: str, paired: PairedRounds) -> LatencyChange:
+    return LatencyChange(
+        quantile=quantile,
+        ratio=paired.estimate(),
+        round_ratios=tuple(math.exp(d) for d in paired.values),
+        direction=direction(paired),
+        detectable=detectable(paired, ALPHA),
     )
 
 

@@ -3,25 +3,31 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from liftgate.profile.health import Counters, disturbances, drift, read_counters
+from liftgate.profile.health import Counters, Disturbances, disturbances, drift, read_counters
 
 CALM = Counters(throttled=3, stolen_ticks=10, total_ticks=1000, swapped_pages=5)
 
 
 def test_a_calm_run_has_no_reasons() -> None:
     after = Counters(throttled=3, stolen_ticks=15, total_ticks=2000, swapped_pages=6)
-    assert disturbances(CALM, after, [(1, 1000), None]) == ()
+    assert disturbances(CALM, after, [(1, 1000), None]) == Disturbances()
 
 
 def test_every_disturbance_is_named() -> None:
     after = Counters(throttled=5, stolen_ticks=40, total_ticks=2000, swapped_pages=1000)
     found = disturbances(CALM, after, [(40, 500), (60, 400)])
-    assert [word in reason for word, reason in zip(("2 times", "3.0%", "995 pages", "10.0%"), found, strict=True)] == [True] * 4
+    assert [word in reason for word, reason in zip(("2 times", "995 pages"), found.fatal, strict=True)] == [True] * 2
+    assert [word in reason for word, reason in zip(("3.0%", "10.0%"), found.shared, strict=True)] == [True] * 2
+
+
+def test_a_core_that_is_mostly_elsewhere_spoils_ratios_too() -> None:
+    after = Counters(throttled=3, stolen_ticks=510, total_ticks=2000, swapped_pages=5)
+    assert len(disturbances(CALM, after, [(400, 600)]).fatal) == 2
 
 
 def test_counters_the_kernel_does_not_keep_accuse_nobody() -> None:
     nothing = Counters(throttled=None, stolen_ticks=None, total_ticks=None, swapped_pages=None)
-    assert disturbances(nothing, nothing, [None]) == ()
+    assert disturbances(nothing, nothing, [None]) == Disturbances()
 
 
 def write(root: Path, files: dict[str, str]) -> None:

@@ -40,7 +40,15 @@ def run_of(instance: str, *, factor: float = 1.0, load_ms: float = 50.0, invalid
     label: Label = "measured" if instance == "local" else "emulated"
     placement = Placement(instance=find_instance(instance), cpus=(0,), threads=1, label=label, note="")
     samples = Samples(instance=instance, models=("v1.0", "v1.1"), request_ids=("r",) * 200, blocks=tuple(blocks))
-    return Run(placement=placement, samples=samples, launches=tuple(told), invalid=invalid, candidates=(1,) * 200, seconds=1.0)
+    return Run(
+        placement=placement,
+        samples=samples,
+        launches=tuple(told),
+        planned=launches,
+        invalid=invalid,
+        candidates=(1,) * 200,
+        measured_s=20.0,
+    )
 
 
 def quality(treatment_gain: float, users: int = 300, segment: str = "all") -> tuple[PairedPart, ...]:

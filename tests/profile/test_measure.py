@@ -14,7 +14,7 @@ from liftgate.core.store import Store
 from liftgate.profile.instance import find_instance, place
 from liftgate.profile.latency import latency
 from liftgate.profile.launch import WorkerHandle, aside
-from liftgate.profile.measure import Plan, Subject, measure, plan
+from liftgate.profile.measure import Plan, Run, Subject, measure, plan
 from liftgate.profile.render import latency_view
 from liftgate.profile.samples import write_samples
 from rich.console import Console, Group
@@ -22,19 +22,15 @@ from rich.console import Console, Group
 MakeModel = Callable[..., ModelArtifact]
 
 
-def test_fast_models_get_many_rounds_of_large_blocks() -> None:
-    assert plan(20.0, [1e-5, 1e-5], 5) == Plan(block=1000, warmup=50, rounds_per_launch=16)
+def test_a_round_lasts_a_fortieth_of_a_second_per_model() -> None:
+    # 25 requests of 1 ms; a round costs 25 x 2 ms x 1.05 = 52.5 ms, and a launch has 2.5 s.
+    assert plan(20.0, [0.001, 0.0009], 8) == Plan(block=25, warmup=2, rounds_per_launch=50)
 
 
-def test_slow_models_get_ten_rounds_of_small_blocks() -> None:
-    # 10 rounds of 0.35 s x 1.05 per pair of requests: 20 / 3.675 = 5.4 requests.
-    assert plan(20.0, [0.2, 0.15], 5) == Plan(block=5, warmup=0, rounds_per_launch=2)
-    assert plan(1.0, [0.2, 0.15], 5) == Plan(block=5, warmup=0, rounds_per_launch=2)
-
-
-def test_models_in_between_get_blocks_of_a_hundred() -> None:
-    # A round costs 100 x 4 ms x 1.05 = 0.42 s, so 20 s hold 47.6 of them: 12 in each of 4 launches.
-    assert plan(20.0, [0.002, 0.002], 4) == Plan(block=100, warmup=5, rounds_per_launch=12)
+def test_fast_models_get_large_blocks_and_slow_ones_small_ones() -> None:
+    assert plan(20.0, [1e-5, 1e-5], 8).block == 500
+    # 2 rounds of 4 requests are the least, though they take 2.94 s and a launch has 2.5 s.
+    assert plan(20.0, [0.2, 0.15], 8) == Plan(block=4, warmup=1, rounds_per_launch=2)
 
 
 def test_models_take_turns_on_the_same_requests_in_fresh_processes(
@@ -64,6 +60,21 @@ def test_models_take_turns_on_the_same_requests_in_fresh_processes(
     first_rows = table.slice(0, len(blocks[0].ns))
     assert first_rows["ns"].to_pylist() == blocks[0].ns.tolist()
     assert first_rows["request_id"].to_pylist() == [f"r{i}" for i in blocks[0].requests]
+
+
+def test_measuring_stops_as_soon_as_the_answer_is_clear(make_model: MakeModel, requests: Requests, store: Store) -> None:
+    model = make_model("v1.0")
+    subjects = [Subject(ref=model.ref(), path=model.path, signature=model.manifest.signature)] * 2
+    asked: list[int] = []
+
+    def enough(run: Run) -> bool:
+        asked.append(len({b.launch for b in run.samples.blocks}))
+        return len(asked) == 2
+
+    place_here = place(find_instance("local"), threads=1)
+    run = measure(subjects, requests, place_here, seconds=0.4, launches=4, store=store, enough=enough)
+    assert asked == [1, 2]
+    assert (len(run.launches), run.planned) == (4, 4)
 
 
 def test_memory_the_kernel_does_not_tell_is_shown_as_unknown(make_model: MakeModel, store: Store) -> None:

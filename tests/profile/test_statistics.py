@@ -10,7 +10,6 @@ from liftgate.profile.statistics import (
     absolute_gate,
     design_effect,
     mean_gate,
-    paired_ratio,
     quantile_estimate,
     resampled_gate,
     t_interval,
@@ -55,9 +54,9 @@ def test_the_design_effect_of_identical_rounds_is_one() -> None:
 
 
 def test_the_design_effect_of_all_or_nothing_rounds_is_by_hand() -> None:
-    # 10 rounds of 10, 5 of them wholly above: each adds (10 - 5)^2 / (10 * 0.5 * 0.5) = 10 to chi-square, over 9 degrees of freedom.
-    blocks = [[np.full(10, 2 * MS if i % 2 else MS) for i in range(10)]]
-    expected = 100 / 9 * (stats.t.isf(0.05, 9) / stats.norm.isf(0.05)) ** 2
+    # 4 rounds of 10, 2 of them wholly above: each adds (10 - 5)^2 / (10 * 0.5 * 0.5) = 10 to chi-square, over 3 degrees of freedom.
+    blocks = [[np.full(10, 2 * MS if i % 2 else MS) for i in range(4)]]
+    expected = 40 / 3 * (stats.t.isf(0.05, 3) / stats.norm.isf(0.05)) ** 2
     assert design_effect(blocks, 1.5 * MS, 0.05) == pytest.approx(expected)
 
 
@@ -70,44 +69,6 @@ def test_quantile_intervals_cover_although_rounds_differ() -> None:
         hits += (found.low or 0.0) <= true_ms <= (found.high or math.inf)
     # 95 % nominal, three standard deviations of 150 trials are 5.3 points.
     assert hits / 150 >= 0.89
-
-
-def test_paired_ratios_are_exact_when_the_treatment_is_a_multiple() -> None:
-    control = lognormal(np.random.default_rng(2), 3, 4, 100, between=0.3)
-    treatment = [[b * 2 for b in launch] for launch in control]
-    found = paired_ratio(control, treatment, 0.95)
-    assert len(found.rounds) == 12
-    assert found.estimate().value == pytest.approx(2.0)
-    assert found.estimate().low == pytest.approx(2.0)
-
-
-def test_small_rounds_are_joined_until_the_quantile_means_something() -> None:
-    control = lognormal(np.random.default_rng(3), 2, 10, 5)
-    assert len(paired_ratio(control, control, 0.5).rounds) == 20
-    assert len(paired_ratio(control, control, 0.95).rounds) == 4
-    p99 = paired_ratio(control, control, 0.99)
-    assert p99.estimate().value is None
-
-
-def test_launches_that_differ_are_the_units() -> None:
-    rng = np.random.default_rng(4)
-    control = lognormal(rng, 4, 10, 100)
-    treatment = [[(b * (1.0 + 0.1 * i)).astype(np.int64) for b in launch] for i, launch in enumerate(control)]
-    assert len(paired_ratio(control, treatment, 0.5).units) == 4
-    assert len(paired_ratio(control, lognormal(rng, 4, 10, 100), 0.5).units) == 40
-
-
-def test_the_interval_of_a_ratio_covers_the_true_ratio() -> None:
-    rng = np.random.default_rng(5)
-    hits = 0
-    for _ in range(150):
-        control = lognormal(rng, 3, 8, 40, between=0.1)
-        treatment = [[(b * (1.05 * math.exp(rng.normal(0, 0.03)))).astype(np.int64) for b in launch] for launch in control]
-        found = paired_ratio(control, treatment, 0.5).estimate()
-        assert found.low is not None
-        assert found.high is not None
-        hits += found.low <= 1.05 <= found.high
-    assert 0.89 <= hits / 150 <= 1.0
 
 
 def test_a_latency_far_below_its_limit_passes_and_far_above_fails() -> None:

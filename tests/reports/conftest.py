@@ -17,7 +17,7 @@ from liftgate.core.machine import Machine
 from liftgate.core.requests import RequestsRef
 from liftgate.core.verdict import Finding, Outcome, judge
 from liftgate.experiment.result import Analysis, ArmResult, Effect, SampleRatio
-from liftgate.profile.result import Candidate, Comparison, InstanceLatency, Label, LatencyChange, ModelLatency
+from liftgate.profile.result import Candidate, Comparison, Direction, InstanceLatency, Label, LatencyChange, ModelLatency
 from liftgate.quality.result import MetricValue, Quality, QualityChange
 from liftgate.reports.result import Report, Story
 
@@ -72,8 +72,13 @@ def changes_of(model: ModelRef, seed: int) -> tuple[LatencyChange, ...]:
     ratio = P95.get(model.name, 160.0) / P95["v1.0"]
     found = []
     for quantile, spread in (("p50", 0.01), ("p95", 0.025), ("p99", 0.06)):
+        direction: Direction = "slower" if ratio > 1 + spread else "faster" if ratio < 1 - spread else "unclear"
         rounds = tuple(ratio * math.exp(noise.gauss(0.0, spread)) for _ in range(ROUNDS))
-        found.append(LatencyChange(quantile=quantile, ratio=est(ratio, ratio * spread / 2), round_ratios=rounds))
+        found.append(
+            LatencyChange(
+                quantile=quantile, ratio=est(ratio, ratio * spread / 2), round_ratios=rounds, direction=direction, detectable=spread
+            )
+        )
     return tuple(found)
 
 
@@ -86,6 +91,7 @@ def instance(name: str, models: tuple[ModelRef, ...], *, scale: float = 1.0, lab
         cpus=(1,),
         candidates_per_request=Estimate(value=100.0, low=100.0, high=100.0, n=1830),
         invalid=(),
+        measured_s=120.0,
         models=tuple(model_latency(m, scale) for m in models),
         changes={m.name: changes_of(m, i) for i, m in enumerate(models[1:])},
     )
@@ -220,7 +226,9 @@ def unknown_comparison() -> Comparison:
         known,
         candidates_per_request=NOTHING,
         models=(known.models[0], vague),
-        changes={"v1.1-int8": (LatencyChange(quantile="p95", ratio=half, round_ratios=(0.9, 1.0, 0.92)),)},
+        changes={
+            "v1.1-int8": (LatencyChange(quantile="p95", ratio=half, round_ratios=(0.9, 1.0, 0.92), direction="unclear", detectable=None),)
+        },
     )
     lost = tuple(msgspec.structs.replace(q, treatment=NOTHING, difference=NOTHING, ratio=NOTHING) for q in quality_changes(INT8))
     values = msgspec.structs.replace(
