@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..console import JsonOption, StoreOption, door, progress_bar, say, write_json
+from .ci import cli as ci
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,6 +40,10 @@ LaunchesOption = Annotated[int, typer.Option("--launches", help="Fresh processes
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of orders, samples and resampling.", min=0)]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Default: one per core of the instance.", min=1)]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where results go. Default: in the store.")]
+
+app.command("comment")(ci.comment_command)
+app.command("schema")(ci.schema_command)
+app.command("trend")(ci.trend_command)
 
 
 class Undecided(StrEnum):
@@ -102,16 +107,25 @@ def gate_command(
     launches: LaunchesOption = 5,
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
+    junit: ci.JunitOption = None,
+    summary: ci.SummaryOption = None,
+    annotations: ci.AnnotationsOption = False,
+    comment: ci.CommentOption = None,
+    comment_key: ci.CommentKeyOption = "gate",
+    trend: ci.TrendOption = None,
     out: OutOption = None,
     store: StoreOption = None,
     json_path: JsonOption = None,
 ) -> None:
     """Decide for CI whether a treatment may ship. Exits 0 PASS, 1 FAIL, 3 UNDECIDED, 4 INVALID, 2 wrong usage."""
-    from ..core.verdict import Outcome  # noqa: PLC0415
+    from ..reports.gate import GateResult  # noqa: PLC0415
     from .budget import read_budget  # noqa: PLC0415
     from .compare import compare  # noqa: PLC0415
 
     _check_json(json_path)
+    outputs = ci.wanted_outputs(
+        junit=junit, summary=summary, annotations=annotations, comment=comment, comment_key=comment_key, trend=trend
+    )
     shelf = _store(store)
     folder = out or _run_folder(shelf, control, treatment)
     judged = read_budget(budget)
@@ -132,11 +146,9 @@ def gate_command(
             progress=progress,
         )
     _show(result, folder, json_path)
-    verdict = result.candidates[0].verdict
-    if verdict is None:
-        raise AssertionError("a budget always has gates, so there is always a verdict")
-    lenient = verdict.outcome is Outcome.UNDECIDED and undecided is Undecided.warn
-    raise typer.Exit(0 if lenient else verdict.outcome.exit_code)
+    gate = GateResult(comparison=result, undecided=undecided.value, run_dir=str(folder))
+    ci.publish(gate, outputs, budget=budget, json_path=json_path)
+    raise typer.Exit(gate.exit_code)
 
 
 @app.command("run")
@@ -179,21 +191,28 @@ def run_command(
 
 @app.command("instances")
 @door
-def instances_command(json_path: JsonOption = None) -> None:
+def instances_command(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Everything about this one.", show_default=False)] = None,
+    ask_metadata: Annotated[
+        bool, typer.Option("--ask-metadata", help="Let the cloud's metadata service say which instance this is.", envvar="LIFTGATE_ASK_METADATA")
+    ] = False,
+    json_path: JsonOption = None,
+) -> None:
     """List the instances that models can be measured for, and what this machine can do about each."""
-    from ..core.errors import InputError  # noqa: PLC0415
-    from .instance import instances, place  # noqa: PLC0415
-    from .render import instances_view  # noqa: PLC0415
+    from .catalogue import instance_view, instances_view, standing  # noqa: PLC0415
+    from .instance import find_instance, instances  # noqa: PLC0415
+    from .recognise import recognise  # noqa: PLC0415
 
-    rows = []
-    for found in instances().values():
-        try:
-            here: str = place(found).label
-        except InputError as error:
-            here = f"no: {error.problem}"
-        rows.append((found, here))
-    _console(json_path).print(instances_view(rows))
-    write_json([found for found, _ in rows], json_path)
+    _check_json(json_path)
+    here = recognise(ask=ask_metadata)
+    if name is not None:
+        one = standing(find_instance(name, where="profile instances"), here)
+        _console(json_path).print(instance_view(one, here))
+        write_json(one, json_path)
+        return
+    rows = [standing(instance, here) for instance in instances().values()]
+    _console(json_path).print(instances_view(rows, here))
+    write_json(rows, json_path)
 
 
 @app.command("flame")

@@ -9,7 +9,7 @@ import msgspec
 from ..core.verdict import Finding, Outcome, Verdict
 from ..profile.result import Candidate, Comparison
 from . import comparison_tables
-from .block import Block, Bullets, Command, Facts, Fold, Judgement, Text
+from .block import Block, Bullets, Command, Facts, Fold, Heading, Judgement, Text
 from .document import generated_banner, ordered
 from .result import Judged
 
@@ -18,7 +18,7 @@ Undecided = Literal["fail", "warn"]
 _HELP = {
     Outcome.FAIL: (
         "FAIL: the limit is broken beyond what noise explains at the gate's alpha. Running again until it is green only hides it; "
-        "`profile flame` shows where the time goes."
+        "profile flame shows where the time goes."
     ),
     Outcome.UNDECIDED: (
         "UNDECIDED: neither kept nor broken for sure. Raise --seconds by what the gate's sentence asks for, run where fewer neighbours "
@@ -77,7 +77,7 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
         if self.verdict.outcome is Outcome.UNDECIDED and not self.stops:
             open_blocks.append(Text(text="UNDECIDED only warns here (--undecided warn): the job goes on.", tone="note"))
         if self.advice():
-            open_blocks.append(Bullets(items=self.advice()))
+            open_blocks += [Heading(text="What to do"), Bullets(items=self.advice())]
         for instance in comparison.instances:
             open_blocks.append(
                 Text(text=f"{instance.instance} ({instance.label}), service time with 95 % intervals. {instance.note}".strip())

@@ -51,7 +51,8 @@ def _case(suite: ET.Element, finding: Finding, kind: str | None, group: str) -> 
         warned = " (warning only)" if finding.level == "warn" else ""
         message = _legal(f"{finding.outcome}{warned}: {finding.reason}")
         ET.SubElement(case, kind, {"type": finding.outcome.value, "message": message}).text = _legal(sentence(finding))
-    ET.SubElement(case, "system-out").text = _legal(f"{finding.outcome} {sentence(finding)}")
+    else:
+        ET.SubElement(case, "system-out").text = _legal(f"{finding.outcome} {sentence(finding)}")
 
 
 def _properties(result: GateResult) -> list[tuple[str, str]]:

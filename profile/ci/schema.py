@@ -1,0 +1,30 @@
+"""JSON Schema of what liftgate writes for programs, and of the budget that people write."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from ..budget import BudgetFile
+from ..result import Comparison
+from ..trend import TrendLine
+
+_TYPES: dict[str, type[msgspec.Struct]] = {"comparison": Comparison, "budget": BudgetFile, "trend": TrendLine}
+_ABOUT = {
+    "comparison": "comparison.json of a run folder, and what --json writes",
+    "budget": "budget.toml, as the values its TOML stands for",
+    "trend": "one line of a trend file",
+}
+
+
+def schema(document: Literal["comparison", "budget", "trend"] | str) -> bytes:
+    """The schema as JSON text, made from the types that read and write the document: it cannot fall behind them."""
+    body = msgspec.json.schema(_TYPES[document])
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:liftgate:{document}:1",
+        "title": f"liftgate {document}",
+        "description": _ABOUT[document],
+    }
+    return msgspec.json.format(msgspec.json.encode({**head, **body}), indent=2)

@@ -1,0 +1,75 @@
+"""The history of a gate for a terminal: per machine and instance one sparkline and one row per run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.text import Text
+
+from ..core.estimate import Estimate
+from .render import STYLES, milliseconds, new_table
+from .trend import Trend, TrendLatency, TrendLine
+
+_BARS = "▁▂▃▄▅▆▇█"
+_QUANTILES = ("p50", "p95", "p99")
+_SPARK = "p95"
+
+
+def trend_view(trend: Trend, *, last: int) -> RenderableType:
+    """The `last` runs of every machine, oldest first; two machines never share a table or a line."""
+    parts: list[RenderableType] = []
+    for fingerprint, lines in trend.machines().items():
+        machine = lines[-1].machine
+        about = f"machine {fingerprint}: {machine.cpu}, {machine.cores} cores, {machine.memory_gib:g} GiB; {len(lines)} runs"
+        parts += ["", Text(about, style="bold")]
+        for instance in dict.fromkeys(found.instance for line in lines for found in line.latency):
+            parts += _instance(instance, lines[-last:])
+    parts += [Text(f"{u.file}: line {u.line} cannot be read and was left as it is ({u.why})", style="yellow") for u in trend.unreadable]
+    if trend.lines:
+        parts += ["", Text("history for people: no gate is decided by it, the control is measured anew in every run", style="dim")]
+    return Group(*parts)
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """One bar per value from lowest to highest; a dot for what is unknown."""
+    known = [v for v in values if v is not None]
+    low, span = min(known, default=0.0), max(known, default=0.0) - min(known, default=0.0)
+    levels = [None if v is None else 3 if span == 0 else round((v - low) / span * (len(_BARS) - 1)) for v in values]
+    return "".join("·" if level is None else _BARS[level] for level in levels)
+
+
+def _instance(instance: str, lines: Sequence[TrendLine]) -> list[RenderableType]:
+    rows = [(line, found) for line in lines if (found := _treatment(line, instance)) is not None]
+    shown = new_table(escape(f"{instance}: treatment's service time in ms [95 %], x is the ratio to the control of the same run"))
+    for heading in ("run", "verdict", "control", "treatment", *_QUANTILES, "label"):
+        shown.add_column(heading, justify="right" if heading in _QUANTILES else "left", no_wrap=heading == "run")
+    for line, found in rows:
+        models = [escape(f"{model.name} {model.digest[:8]}") for model in (line.control, line.treatment)]
+        verdict = Text(line.outcome.value, style=STYLES[line.outcome])
+        shown.add_row(line.started_at[:16].replace("T", " "), verdict, *models, *(_cell(found, q) for q in _QUANTILES), found.label)
+    values = [_value(found) for _, found in rows]
+    known = [v for v in values if v is not None]
+    spread = f" {min(known):.3g} to {max(known):.3g} ms" if known else ""
+    return ["", Text(f"{_SPARK} {sparkline(values)}{spread}"), shown]
+
+
+def _treatment(line: TrendLine, instance: str) -> TrendLatency | None:
+    return next((f for f in line.latency if (f.instance, f.model) == (instance, line.treatment.name)), None)
+
+
+def _value(found: TrendLatency) -> float | None:
+    """A number that may be drawn: a disturbed run has none."""
+    estimate = found.quantiles_ms.get(_SPARK)
+    return None if estimate is None or found.invalid else estimate.value
+
+
+def _cell(found: TrendLatency, quantile: str) -> str:
+    estimate, ratio = found.quantiles_ms.get(quantile), found.ratios.get(quantile)
+    lines = ["unknown" if estimate is None else milliseconds(estimate), *(["x " + _ratio(ratio)] if ratio is not None else [])]
+    return "\n".join([*lines, *(["invalid"] if found.invalid else [])])
+
+
+def _ratio(ratio: Estimate) -> str:
+    return escape(ratio.text(3))
