@@ -103,18 +103,18 @@ def measure(
     fit a model.
     """
     rng = np.random.default_rng(seed)
-    pool = _pool(subjects, requests, rng)
+    pool = pool_of(subjects, requests, rng)
     gathered = _Gathered(subjects, placement, pool, launches)
     what = f"measuring on {placement.instance.name}"
     with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
         file = Path(folder) / "requests.parquet"
         pool.write(file)
-        positions = _Positions(len(pool), rng)
+        positions = Positions(len(pool), rng)
         planned: Plan | None = None
         for launch in range(launches):
             with ExitStack() as living:
-                workers, readies = _start(subjects, placement, store, file, living=living, rng=rng)
-                speeds = [_pilot(worker, len(pool)) for worker in workers]
+                workers, readies = start_workers(subjects, placement, store, file, living=living, rng=rng)
+                speeds = [pilot(worker, len(pool)) for worker in workers]
                 planned = planned or plan(seconds, speeds, launches)
                 for number in range(launch * planned.rounds_per_launch, (launch + 1) * planned.rounds_per_launch):
                     indices = positions.draw(planned.block)
@@ -156,14 +156,14 @@ class _Gathered:
             samples=samples,
             launches=tuple(self.launches),
             planned=self._planned,
-            invalid=seen.fatal + _memory_reasons(self.launches, self._subjects, self._placement),
+            invalid=seen.fatal + memory_reasons(self.launches, self._subjects, self._placement),
             unsteady=seen.shared + _drift_reasons(samples),
             candidates=tuple(self._pool.candidates(self._subjects[0].signature)),
             measured_s=sum(int(b.ns.sum()) for b in self._blocks) / 1e9,
         )
 
 
-def _start(
+def start_workers(
     subjects: Sequence[Subject], placement: Placement, store: Store, requests: Path, *, living: ExitStack, rng: np.random.Generator
 ) -> tuple[list[WorkerHandle], list[Ready]]:
     """A fresh worker per model; `living` ends them.
@@ -178,7 +178,7 @@ def _start(
     return [started[model][0] for model in range(len(subjects))], [started[model][1] for model in range(len(subjects))]
 
 
-class _Positions:
+class Positions:
     """Draws positions so that every request has its turn before any comes again."""
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
@@ -194,7 +194,7 @@ class _Positions:
         return taken
 
 
-def _pilot(worker: WorkerHandle, pool: int) -> float:
+def pilot(worker: WorkerHandle, pool: int) -> float:
     """Warm a worker up and learn how many seconds a request takes."""
     spent = 0.0
     speed = 0.0
@@ -208,7 +208,7 @@ def _pilot(worker: WorkerHandle, pool: int) -> float:
     return speed
 
 
-def _pool(subjects: Sequence[Subject], requests: Requests, rng: np.random.Generator) -> Requests:
+def pool_of(subjects: Sequence[Subject], requests: Requests, rng: np.random.Generator) -> Requests:
     """The requests to replay: all, or a random thousand of them, or as many as fit 256 MiB once they are tensors."""
     size = min(len(requests), _LARGEST_POOL)
     few = requests.take(range(min(8, len(requests))))
@@ -219,7 +219,7 @@ def _pool(subjects: Sequence[Subject], requests: Requests, rng: np.random.Genera
     return requests if size == len(requests) else requests.take(np.sort(rng.choice(len(requests), size, replace=False)).tolist())
 
 
-def _memory_reasons(told: Sequence[Launch], subjects: Sequence[Subject], placement: Placement) -> tuple[str, ...]:
+def memory_reasons(told: Sequence[Launch], subjects: Sequence[Subject], placement: Placement) -> tuple[str, ...]:
     """Models that would not fit the instance, or that were swapped out while measured."""
     found = []
     for number, subject in enumerate(subjects):
