@@ -13,6 +13,7 @@ from .errors import InputError, UnknownName
 
 T = TypeVar("T")
 
+_WRONG_VALUE = re.compile(r"Expected (?P<expected>.+?)(?:, got [^,]*)? - at `\$\.?(?P<at>[^`]+)`")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `(?P<at>[^`]*)`)?")
 
 
@@ -40,7 +41,21 @@ def parse_toml(text: str, kind: type[T], *, where: str) -> T:
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
-        raise explain(str(error), kind, where) from None
+        raise _with_value(str(error), raw, where) or explain(str(error), kind, where) from None
+
+
+def _with_value(message: str, raw: object, where: str) -> InputError | None:
+    """An error that shows the value, where msgspec's words say which one it is."""
+    match = _WRONG_VALUE.fullmatch(message)
+    if match is None:
+        return None
+    value = raw
+    for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", match["at"]):
+        try:
+            value = value[int(index)] if index and isinstance(value, list) else value[key] if isinstance(value, dict) else None
+        except (KeyError, IndexError):  # msgspec does not tell the keys of a free table: the path cannot be followed
+            return None
+    return InputError.mismatch(f"{where}: {match['at']}", expected=match["expected"].replace("`", ""), found=repr(value)[:100])
 
 
 def explain(message: str, kind: type, where: str) -> InputError:

@@ -194,7 +194,7 @@ def run_command(
 def instances_command(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Everything about this one.", show_default=False)] = None,
     ask_metadata: Annotated[
-        bool, typer.Option("--ask-metadata", help="Let the cloud's metadata service say which instance this is.", envvar="LIFTGATE_ASK_METADATA")
+        bool, typer.Option("--ask-metadata", help="Ask the metadata service which instance this is.", envvar="LIFTGATE_ASK_METADATA")
     ] = False,
     json_path: JsonOption = None,
 ) -> None:

@@ -17,8 +17,10 @@ from ..core.store import Store
 from ..runtime.session import SessionSettings, open_session
 from .budget import Budget
 from .generate import requests_from_signature
-from .instance import Placement, find_instance, place
+from .instance import Placement, find_instance
 from .measure import Subject
+from .placement import place
+from .recognise import recognise
 
 Model = str | Path | ModelArtifact
 
@@ -75,8 +77,8 @@ def _all_inputs(signatures: Sequence[Signature]) -> Signature:
 
 
 def load_placements(names: Sequence[str], threads: int | None) -> list[Placement]:
-    """How to imitate every named instance, each once."""
-    return [place(find_instance(name), threads=threads) for name in dict.fromkeys(names)]
+    """How to stand for every named instance, each once."""
+    return [place(find_instance(name), threads=threads, recognised=recognise()) for name in dict.fromkeys(names)]
 
 
 def check_segments(budget: Budget | None, requests: Requests) -> None:

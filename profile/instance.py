@@ -1,73 +1,138 @@
-"""Instance profiles: what a rented machine has, and how far this machine can imitate it."""
+"""Instance profiles: what a rented machine has, and what it costs."""
 
 from __future__ import annotations
 
+import datetime
+import difflib
 import os
 import platform
 from functools import cache
 from pathlib import Path
+from typing import Annotated, Literal, cast
 
 import msgspec
 
 from ..core.config import read_toml
 from ..core.errors import InputError, UnknownName
-from ..core.machine import Machine, this_machine
+from ..core.gpu import GpuFacts
+from ..core.machine import FEATURES, this_machine
 from .result import Label
 
 LOCAL = "local"
-_FOLDER = Path(__file__).parent / "instances"
+OWN_FOLDER = "LIFTGATE_INSTANCES"
+PRICES_FILE = "prices.toml"
+_SHIPPED = Path(__file__).parent / "instances"
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Words = Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
+Architecture = Literal["x86_64", "aarch64", "ppc64le", "s390x", "riscv64"]
+Device = Literal["cpu", "cuda"]
+
+
+class Gpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """GPUs of one model, the name as the driver has it without the maker (`T4`, `A10G`); `memory_gib` is of each, as the maker says it."""
+
+    model: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9]+$", max_length=32)]
+    count: Annotated[int, msgspec.Meta(ge=1, le=64)]
+    memory_gib: Annotated[float, msgspec.Meta(gt=0, le=4096)]
+
+    def __str__(self) -> str:
+        return f"{f'{self.count} x ' if self.count > 1 else ''}{self.model} {self.memory_gib:g} GB"
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an hour costs in a region, who says so and as of when; `note` says what is uncertain about it."""
+
+    usd_per_hour: Annotated[float, msgspec.Meta(gt=0, le=10_000)]
+    region: Words
+    date: datetime.date
+    source: Words
+    note: Words | None = None
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A machine type. A `vcpu` is a hardware thread, so there are `vcpu / threads_per_core` cores; `gpu` and prices may be unknown."""
+    """A machine type. A `vcpu` is a hardware thread, so there are `vcpu / threads_per_core` cores.
 
-    name: str
-    provider: str
-    vcpu: int
-    threads_per_core: int
-    memory_gib: float
-    cpu: str
-    architecture: str
+    `price` may be a sentence that says why there is none; `note` says what is uncertain about the rest.
+    """
+
+    name: Name
+    provider: Words
+    vcpu: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    threads_per_core: Annotated[int, msgspec.Meta(ge=1, le=8)]
+    memory_gib: Annotated[float, msgspec.Meta(gt=0, le=65_536)]
+    cpu: Words
+    architecture: Architecture
     features: tuple[str, ...]
-    gpu: str | None = None
-    price_usd_per_hour: float | None = None
-    price_date: str | None = None
-    price_source: str | None = None
+    price: Price | Words
+    gpu: Gpu | None = None
+    note: Words | None = None
+
+    def __post_init__(self) -> None:
+        if self.vcpu % self.threads_per_core:
+            raise ValueError(
+                f"expected threads_per_core to divide vcpu, found {self.vcpu} vcpu and {self.threads_per_core} threads per core"
+            )
+        known = FEATURES.get(self.architecture, ())
+        for feature in self.features:
+            if feature not in known:
+                near = difflib.get_close_matches(feature, known, n=1, cutoff=0.5)
+                hint = f"; did you mean '{near[0]}'?" if near else ""
+                expected = ", ".join(known) or "none"
+                raise ValueError(f"features: expected those known of {self.architecture} ({expected}), found '{feature}'{hint}")
+        if len(set(self.features)) < len(self.features):
+            raise ValueError(f"features: expected each once, found {', '.join(self.features)}")
 
     @property
     def cores(self) -> int:
         return self.vcpu // self.threads_per_core
 
+    @property
+    def price_usd_per_hour(self) -> float | None:
+        """None when there is no price; `price` then says why."""
+        return self.price.usd_per_hour if isinstance(self.price, Price) else None
+
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and with how many threads a model runs to stand for an instance."""
+    """Where and with how many threads a model runs to stand for an instance; with a `gpu` it runs on that one.
+
+    `standing` says how the instance is imitated, or that it is the instance, `memory` whether its memory is a limit here.
+    """
 
     instance: Instance
     cpus: tuple[int, ...]
     threads: int
     label: Label
-    note: str
+    standing: str
+    memory: str = ""
+    gpu: GpuFacts | None = None
+
+    @property
+    def note(self) -> str:
+        return f"{self.standing}; {self.memory}" if self.memory else self.standing
+
+    @property
+    def device(self) -> Device:
+        return "cpu" if self.gpu is None else "cuda"
 
     @property
     def memory_limit_bytes(self) -> int:
         return int(self.instance.memory_gib * 2**30)
 
 
-@cache
+class PriceTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A person's own `prices.toml`: what instances cost them."""
+
+    prices: dict[Name, Price]
+
+
 def instances() -> dict[str, Instance]:
-    """Every known instance by name; `local` comes first and is this machine."""
-    machine = this_machine()
-    here = Instance(
-        name=LOCAL,
-        provider="this machine",
-        vcpu=machine.cores,
-        threads_per_core=machine.threads_per_core,
-        memory_gib=machine.memory_gib,
-        cpu=machine.cpu,
-        architecture=platform.machine(),
-        features=machine.features,
-    )
-    return {LOCAL: here} | {i.name: i for i in (read_toml(p, Instance) for p in sorted(_FOLDER.glob("*.toml")))}
+    """Every known instance by name: `local`, which is this machine, the shipped ones, and those of the folder in LIFTGATE_INSTANCES.
+
+    Raises InputError for a file of that folder that is not what it must be.
+    """
+    own = os.environ.get(OWN_FOLDER)
+    return dict(_known(Path(own).absolute() if own else None))
 
 
 def find_instance(name: str, *, where: str = "--instance") -> Instance:
@@ -78,95 +143,50 @@ def find_instance(name: str, *, where: str = "--instance") -> Instance:
     return known[name]
 
 
-def place(
-    instance: Instance, *, threads: int | None = None, allowed: frozenset[int] | None = None, machine: Machine | None = None
-) -> Placement:
-    """How to imitate `instance` here: CPUs to pin to and threads to use (by default one per core of the instance).
-
-    An instance with hyper-threads gets both threads of a core where this machine has them. Raises InputError when this machine cannot
-    stand for the instance: too few cores, another architecture, or a GPU.
-    """
-    machine = machine or this_machine()
-    cores = core_groups(allowed if allowed is not None else frozenset(os.sched_getaffinity(0)))
-    where = f"instance {instance.name}"
-    if threads is not None and threads < 1:
-        raise InputError.mismatch("--threads", expected="at least 1", found=str(threads))
-    if instance.name == LOCAL:
-        wanted = threads or len(cores)
-        if wanted > len(cores):
-            raise InputError.mismatch("--threads", expected=f"at most {len(cores)}, the cores this process may use", found=str(wanted))
-        cpus = (
-            tuple(sorted(c for group in cores for c in group))
-            if wanted == len(cores)
-            else tuple(sorted(group[0] for group in cores[:wanted]))
-        )
-        note = f"measured here with {_count(wanted, 'thread')} on CPU {', '.join(map(str, cpus))}; files in the page cache"
-        return Placement(instance=instance, cpus=cpus, threads=wanted, label="measured", note=note)
-    if instance.gpu is not None:
-        raise InputError(
-            where, f"has a {instance.gpu}, which this machine cannot imitate", fix="measure on the instance itself with --instance local"
-        )
-    if instance.architecture != platform.machine():
-        fix = "measure on the instance itself with --instance local"
-        raise InputError(where, f"is {instance.architecture} and this machine is {platform.machine()}: other kernels would run", fix=fix)
-    if instance.cores > len(cores):
-        fix = "measure on the instance itself, or choose a smaller one"
-        raise InputError(where, f"has {_count(instance.cores, 'core')} and this process may use {len(cores)}", fix=fix)
-    width = min(instance.threads_per_core, max(len(group) for group in cores))
-    chosen = [group[:width] for group in cores if len(group) >= width][: instance.cores]
-    if len(chosen) < instance.cores:
-        chosen = [group[:1] for group in cores[: instance.cores]]
-        width = 1
-    cpus = tuple(sorted(c for group in chosen for c in group))
-    return Placement(
-        instance=instance,
-        cpus=cpus,
-        threads=threads or instance.cores,
-        label="emulated",
-        note=_emulation_note(instance, machine, cpus, width),
-    )
+@cache
+def _known(own: Path | None) -> dict[str, Instance]:
+    known = {LOCAL: _here()} | _read_folder(_SHIPPED)
+    if own is None:
+        return known
+    if not own.is_dir():
+        found = "a file" if own.exists() else "nothing"
+        raise InputError.mismatch(f"{OWN_FOLDER}={own}", expected="a folder of instance files", found=found, fix="unset it, or make it")
+    known |= _read_folder(own)
+    prices = own / PRICES_FILE
+    if prices.exists():
+        for name, price in read_toml(prices, PriceTable).prices.items():
+            if name not in known:
+                raise UnknownName(str(prices), "instance", name, known)
+            known[name] = msgspec.structs.replace(known[name], price=price)
+    return known
 
 
-def _emulation_note(instance: Instance, machine: Machine, cpus: tuple[int, ...], width: int) -> str:
-    """What is true of the instance and not of this imitation."""
-    parts = [f"{_count(instance.cores, 'core')} of {machine.cpu} stand for {instance.cpu} (CPU {', '.join(map(str, cpus))})"]
-    if width < instance.threads_per_core:
-        parts.append(f"the instance has {instance.threads_per_core} threads per core, this machine gives it {width}")
-    missing = [f for f in instance.features if f not in machine.features]
-    if missing:
-        parts.append(f"this CPU lacks {', '.join(missing)}, so other kernels run")
-    extra = [f for f in machine.features if f not in instance.features and f.startswith(("avx512", "amx"))]
-    if extra:
-        parts.append(f"this CPU has {', '.join(extra)} in addition")
-    parts.append("clock, caches and memory are this machine's; memory size is checked, not limited; files in the page cache")
-    return "; ".join(parts)
-
-
-def core_groups(allowed: frozenset[int]) -> list[tuple[int, ...]]:
-    """Allowed CPUs grouped by physical core, the fullest cores first, then by number."""
-    seen: set[int] = set()
-    groups = []
-    for cpu in sorted(allowed):
-        if cpu in seen:
+def _read_folder(folder: Path) -> dict[str, Instance]:
+    found = {}
+    for path in sorted(folder.glob("*.toml")):
+        if path.name == PRICES_FILE:
             continue
-        group = tuple(sorted(_siblings(cpu) & allowed)) or (cpu,)
-        seen.update(group)
-        groups.append(group)
-    return sorted(groups, key=lambda g: (-len(g), g))
+        instance = read_toml(path, Instance)
+        if path.stem != instance.name:
+            fix = f"call the file {instance.name}.toml"
+            raise InputError.mismatch(f"{path}: name", expected=f"the file's, '{path.stem}'", found=f"'{instance.name}'", fix=fix)
+        if instance.name == LOCAL:
+            raise InputError(f"{path}: name", "'local' is this machine, which is read and not written down", fix="choose another name")
+        found[instance.name] = instance
+    return found
 
 
-def _siblings(cpu: int) -> set[int]:
-    """The hardware threads that share `cpu`'s core, itself alone when the kernel does not say."""
-    try:
-        text = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text(encoding="ascii").strip()
-    except OSError:
-        return {cpu}
-    found: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return found | {cpu}
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _here() -> Instance:
+    machine = this_machine()
+    return Instance(
+        name=LOCAL,
+        provider="this machine",
+        vcpu=machine.cores,
+        # With some CPUs off, the first core may have more threads than the others.
+        threads_per_core=machine.threads_per_core if machine.cores % machine.threads_per_core == 0 else 1,
+        memory_gib=machine.memory_gib,
+        cpu=machine.cpu,
+        architecture=cast(Architecture, platform.machine()),
+        features=machine.features,
+        price=f"nobody has said what this machine costs: put it into {PRICES_FILE} of the folder in {OWN_FOLDER}",
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -11,7 +11,6 @@ from rich.text import Text
 
 from ..core.estimate import Estimate
 from ..core.verdict import Finding, Outcome, Verdict
-from .instance import Instance
 from .result import QUANTILES, Candidate, Comparison, InstanceLatency, ModelLatency
 
 STYLES = {Outcome.PASS: "bold green", Outcome.FAIL: "bold red", Outcome.UNDECIDED: "bold yellow", Outcome.INVALID: "bold magenta"}
@@ -51,19 +50,6 @@ def latency_view(latency: InstanceLatency) -> list[RenderableType]:
     lines.append(Text(latency.note, style="dim"))
     lines.extend(Text(f"INVALID: {reason}", style=STYLES[Outcome.INVALID]) for reason in latency.invalid)
     return lines
-
-
-def instances_view(known: Iterable[tuple[Instance, str]]) -> RenderableType:
-    """All instances with what imitating them here would mean."""
-    table = new_table("instances")
-    for heading in ("name", "vCPU", "memory", "CPU", "USD/h", "price of", "here"):
-        table.add_column(heading, justify="right" if heading in ("vCPU", "memory", "USD/h") else "left")
-    for instance, here in known:
-        price = "" if instance.price_usd_per_hour is None else f"{instance.price_usd_per_hour:.4f}"
-        cpu = instance.cpu + (f" + {instance.gpu}" if instance.gpu else "")
-        facts = (instance.name, str(instance.vcpu), f"{instance.memory_gib:g} GiB", escape(cpu), price, instance.price_date or "")
-        table.add_row(*facts, escape(here))
-    return table
 
 
 def milliseconds(estimate: Estimate) -> str:

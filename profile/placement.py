@@ -1,0 +1,164 @@
+"""How far this machine can stand for an instance, and on which CPUs, threads and GPU a model then runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..core.errors import InputError
+from ..core.gpu import GpuFacts, GpuReading, read_gpus
+from ..core.machine import Machine, this_machine
+from .gpu_match import find_gpu
+from .instance import LOCAL, Instance, Placement
+from .recognise import Recognised
+
+CHECKED = "memory is checked, not limited"
+# An operating system sees a little less memory than the instance was given, and never more.
+_LEAST_MEMORY, _MOST_MEMORY = 0.85, 1.05
+_ELSEWHERE = "measure on the instance itself, where `--instance` with its name or `local` is measured"
+
+
+def place(
+    instance: Instance,
+    *,
+    threads: int | None = None,
+    allowed: frozenset[int] | None = None,
+    machine: Machine | None = None,
+    gpus: GpuReading | None = None,
+    recognised: Recognised | None = None,
+) -> Placement:
+    """How to stand for `instance` here: CPUs to pin to, threads to use (by default one per core of the instance), and a GPU.
+
+    Where this machine was recognised as the instance, numbers are measured. Elsewhere they are emulated: an instance with hyper-threads
+    gets both threads of a core where this machine has them. Raises InputError when this machine cannot stand for the instance: too few
+    cores, another architecture, or another GPU.
+    """
+    machine = machine or this_machine()
+    allowed = allowed if allowed is not None else frozenset(os.sched_getaffinity(0))
+    cores = core_groups(allowed)
+    if threads is not None and threads < 1:
+        raise InputError.mismatch("--threads", expected="at least 1", found=str(threads))
+    if instance.name == LOCAL:
+        return _local(instance, threads, cores, recognised)
+    reading = gpus if gpus is not None else read_gpus() if instance.gpu else GpuReading()
+    gpu = find_gpu(instance, reading) if instance.gpu else None
+    parts = []
+    if recognised is not None and recognised.instance == instance.name:
+        differs = _differs(instance, machine, allowed)
+        if not differs:
+            told = f"this machine is {instance.name} ({recognised.how}), measured on CPU {_listed(allowed)}{_gpu_note(instance, gpu)}"
+            standing = f"{told}; files in the page cache"
+            return Placement(
+                instance=instance,
+                cpus=tuple(sorted(allowed)),
+                threads=threads or instance.cores,
+                label="measured",
+                standing=standing,
+                gpu=gpu,
+            )
+        parts.append(f"this machine says it is {instance.name}, but {differs}")
+    _refuse_what_differs(instance, cores)
+    width = min(instance.threads_per_core, max(len(group) for group in cores))
+    chosen = [group[:width] for group in cores if len(group) >= width][: instance.cores]
+    if len(chosen) < instance.cores:
+        chosen = [group[:1] for group in cores[: instance.cores]]
+        width = 1
+    cpus = tuple(sorted(c for group in chosen for c in group))
+    parts += _emulation_notes(instance, machine, cpus, width)
+    return Placement(
+        instance=instance,
+        cpus=cpus,
+        threads=threads or instance.cores,
+        label="emulated",
+        standing="; ".join(parts) + _gpu_note(instance, gpu),
+        memory=CHECKED,
+        gpu=gpu,
+    )
+
+
+def _local(instance: Instance, threads: int | None, cores: list[tuple[int, ...]], recognised: Recognised | None) -> Placement:
+    wanted = threads or len(cores)
+    if wanted > len(cores):
+        raise InputError.mismatch("--threads", expected=f"at most {len(cores)}, the cores this process may use", found=str(wanted))
+    used = [c for group in cores for c in group] if wanted == len(cores) else [group[0] for group in cores[:wanted]]
+    standing = f"measured here with {_count(wanted, 'thread')} on CPU {_listed(used)}; files in the page cache"
+    if recognised is not None and recognised.instance is not None:
+        standing += f"; this machine is {recognised.instance} ({recognised.how})"
+    return Placement(instance=instance, cpus=tuple(sorted(used)), threads=wanted, label="measured", standing=standing)
+
+
+def _differs(instance: Instance, machine: Machine, allowed: frozenset[int]) -> str:
+    """What of this process is less than the whole instance, or not as its profile says; empty when it is all there."""
+    if len(allowed) != instance.vcpu:
+        return f"this process may use {_count(len(allowed), 'CPU')} and not {instance.vcpu}"
+    if not _LEAST_MEMORY <= machine.memory_gib / instance.memory_gib <= _MOST_MEMORY:
+        return f"it has {machine.memory_gib:g} GiB of memory and not {instance.memory_gib:g}"
+    return ""
+
+
+def _refuse_what_differs(instance: Instance, cores: list[tuple[int, ...]]) -> None:
+    where, here = f"instance {instance.name}", platform.machine()
+    if instance.architecture != here:
+        raise InputError(where, f"is {instance.architecture} and this machine is {here}: other kernels would run", fix=_ELSEWHERE)
+    if instance.cores > len(cores):
+        fix = f"{_ELSEWHERE}, or choose a smaller one"
+        raise InputError(where, f"has {_count(instance.cores, 'core')} and this process may use {len(cores)}", fix=fix)
+
+
+def _emulation_notes(instance: Instance, machine: Machine, cpus: tuple[int, ...], width: int) -> list[str]:
+    """What is true of the instance and not of this imitation."""
+    parts = [f"{_count(instance.cores, 'core')} of {machine.cpu} stand for {instance.cpu} (CPU {_listed(cpus)})"]
+    if width < instance.threads_per_core:
+        parts.append(f"the instance has {instance.threads_per_core} threads per core, this machine gives it {width}")
+    missing = [f for f in instance.features if f not in machine.features]
+    if missing:
+        parts.append(f"this CPU lacks {', '.join(missing)}, so other kernels run")
+    extra = [f for f in machine.features if f not in instance.features and f.startswith(("avx512", "amx"))]
+    if extra:
+        parts.append(f"this CPU has {', '.join(extra)} in addition")
+    if machine.memory_gib < instance.memory_gib * _LEAST_MEMORY:
+        parts.append(f"this machine has {machine.memory_gib:g} GiB of memory, the instance {instance.memory_gib:g}")
+    parts.append("clock, caches and memory bandwidth are this machine's; files in the page cache")
+    return parts
+
+
+def _gpu_note(instance: Instance, gpu: GpuFacts | None) -> str:
+    if instance.gpu is None or gpu is None:
+        return ""
+    return f"; on one {'' if instance.gpu.count == 1 else f'of {instance.gpu.count} '}{instance.gpu.model}, copies to and from it included"
+
+
+def core_groups(allowed: frozenset[int]) -> list[tuple[int, ...]]:
+    """Allowed CPUs grouped by physical core, the fullest cores first, then by number."""
+    seen: set[int] = set()
+    groups = []
+    for cpu in sorted(allowed):
+        if cpu in seen:
+            continue
+        group = tuple(sorted(_siblings(cpu) & allowed)) or (cpu,)
+        seen.update(group)
+        groups.append(group)
+    return sorted(groups, key=lambda g: (-len(g), g))
+
+
+def _siblings(cpu: int) -> set[int]:
+    """The hardware threads that share `cpu`'s core, itself alone when the kernel does not say."""
+    try:
+        text = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text(encoding="ascii").strip()
+    except OSError:
+        return {cpu}
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found | {cpu}
+
+
+def _listed(cpus: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(cpus)))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
