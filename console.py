@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
 
 import typer
 
 from .core.errors import LiftgateError
 from .core.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,6 +54,22 @@ def progress_bar() -> Iterator[Progress]:
 def say(text: str = "", *, json_path: str | None = None) -> None:
     """Print for people: to standard output, or to standard error when `--json -` has taken standard output."""
     typer.echo(text, err=json_path == "-")
+
+
+def open_console(json_path: str | None) -> Console:
+    """A console on standard output, or on standard error when `--json -` has taken standard output; wide where nobody watches."""
+    from rich.console import Console  # noqa: PLC0415 - not needed for --help
+
+    console = Console(stderr=json_path == "-", highlight=False, soft_wrap=False)
+    return console if console.is_terminal else Console(stderr=json_path == "-", highlight=False, width=200)
+
+
+def check_json(json_path: str | None) -> None:
+    """A result that cannot be written is found out before anything is measured."""
+    from .profile.run_folder import check_file  # noqa: PLC0415 - not needed for --help
+
+    if json_path not in (None, "-"):
+        check_file(Path(json_path))
 
 
 def write_json(result: object, path: str | None) -> None:

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import JsonOption, StoreOption, door, progress_bar, say, write_json
+from ..console import JsonOption, StoreOption, check_json, door, open_console, progress_bar, say, write_json
 from .ci import cli as ci
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ..core.store import Store
     from .result import Comparison
 
@@ -73,7 +71,7 @@ def compare_command(
     """Compare treatments with a control: latency, quality, and the verdict of a budget. Exits 0 whatever the verdict."""
     from .compare import compare  # noqa: PLC0415 - --help must not wait for pyarrow and scipy
 
-    _check_json(json_path)
+    check_json(json_path)
     shelf = _store(store)
     folder = out or _run_folder(shelf, control, treatments[0])
     with progress_bar() as progress:
@@ -122,7 +120,7 @@ def gate_command(
     from .budget import read_budget  # noqa: PLC0415
     from .compare import compare  # noqa: PLC0415
 
-    _check_json(json_path)
+    check_json(json_path)
     outputs = ci.wanted_outputs(
         junit=junit, summary=summary, annotations=annotations, comment=comment, comment_key=comment_key, trend=trend
     )
@@ -170,7 +168,7 @@ def run_command(
     from .latency import latency  # noqa: PLC0415
     from .render import latency_view  # noqa: PLC0415
 
-    _check_json(json_path)
+    check_json(json_path)
     with progress_bar() as progress:
         found = latency(
             [model],
@@ -185,7 +183,7 @@ def run_command(
         )
     if requests is None:
         say("note: no requests were given: they were generated from the signature; real traffic will differ", json_path=json_path)
-    _console(json_path).print(Group(*latency_view(found)))
+    open_console(json_path).print(Group(*latency_view(found)))
     write_json(found, json_path)
 
 
@@ -203,15 +201,15 @@ def instances_command(
     from .instance import find_instance, instances  # noqa: PLC0415
     from .recognise import recognise  # noqa: PLC0415
 
-    _check_json(json_path)
+    check_json(json_path)
     here = recognise(ask=ask_metadata)
     if name is not None:
         one = standing(find_instance(name, where="profile instances"), here)
-        _console(json_path).print(instance_view(one, here))
+        open_console(json_path).print(instance_view(one, here))
         write_json(one, json_path)
         return
     rows = [standing(instance, here) for instance in instances().values()]
-    _console(json_path).print(instances_view(rows, here))
+    open_console(json_path).print(instances_view(rows, here))
     write_json(rows, json_path)
 
 
@@ -248,25 +246,9 @@ def flame_command(
 def _show(result: Comparison, folder: Path, json_path: str | None) -> None:
     from .render import comparison_view  # noqa: PLC0415
 
-    _console(json_path).print(comparison_view(result))
+    open_console(json_path).print(comparison_view(result))
     say(f"\nresults and raw samples: {folder}\nreport: liftgate report {folder}", json_path=json_path)
     write_json(result, json_path)
-
-
-def _check_json(json_path: str | None) -> None:
-    """A result that cannot be written is found out before anything is measured."""
-    from .run_folder import check_file  # noqa: PLC0415
-
-    if json_path not in (None, "-"):
-        check_file(Path(json_path))
-
-
-def _console(json_path: str | None) -> Console:
-    """A console on standard output, or on standard error when `--json -` has taken standard output; wide where nobody watches."""
-    from rich.console import Console  # noqa: PLC0415
-
-    console = Console(stderr=json_path == "-", highlight=False, soft_wrap=False)
-    return console if console.is_terminal else Console(stderr=json_path == "-", highlight=False, width=200)
 
 
 def _store(path: Path | None) -> Store:
