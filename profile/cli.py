@@ -12,6 +12,7 @@ import typer
 
 from ..console import JsonOption, StoreOption, check_json, door, open_console, progress_bar, say, write_json
 from .ci import cli as ci
+from .load import cli as load
 
 if TYPE_CHECKING:
     from ..core.store import Store
@@ -42,6 +43,7 @@ OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Wh
 app.command("comment")(ci.comment_command)
 app.command("schema")(ci.schema_command)
 app.command("trend")(ci.trend_command)
+app.command("load")(load.load_command)
 
 
 class Undecided(StrEnum):

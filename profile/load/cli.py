@@ -1,0 +1,92 @@
+"""The doors `profile load`, `profile sweep` and `profile coldstart`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...console import JsonOption, StoreOption, check_json, door, open_console, progress_bar, say, write_json
+
+if TYPE_CHECKING:
+    from ...core.store import Store
+
+ModelsArgument = Annotated[
+    list[str], typer.Argument(metavar="MODEL...", help="Names in the store, artifact folders, or torch.export archives; the base first.")
+]
+RequestsOption = Annotated[
+    Path | None, typer.Option("--requests", metavar="FILE", help="requests.parquet; without it requests are generated from the signature.")
+]
+RateOption = Annotated[float | None, typer.Option("--rate", help="Mean requests per second; with --trace, time is scaled to it.")]
+TraceOption = Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Arrival times to replay: CSV or Parquet.")]
+TraceColumnOption = Annotated[str | None, typer.Option("--trace-column", metavar="NAME", help="Default: timestamp, time or the like.")]
+InstanceOption = Annotated[str, typer.Option("--instance", metavar="NAME", help="See `profile instances`.")]
+ServersOption = Annotated[int, typer.Option("--servers", help="Threads that answer requests of one queue.", min=1)]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Threads per request. Default: the cores over the servers.", min=1)]
+LaunchesOption = Annotated[int, typer.Option("--launches", help="Fresh processes per model.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of arrivals, orders and samples.", min=0)]
+OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the result and every timed request there.")]
+
+
+@door
+def load_command(
+    models: ModelsArgument,
+    rate: RateOption = None,
+    trace: TraceOption = None,
+    trace_column: TraceColumnOption = None,
+    requests: RequestsOption = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", metavar="TEXT|FILE", help='Limits such as "p95 20 ms", or a budget.toml.')
+    ] = None,
+    instance: InstanceOption = "local",
+    servers: ServersOption = 1,
+    seconds: Annotated[float, typer.Option("--seconds", help="About how long each model is loaded, over all launches.")] = 20.0,
+    launches: LaunchesOption = 5,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
+    out: OutOption = None,
+    store: StoreOption = None,
+    json_path: JsonOption = None,
+) -> None:
+    """Latency under open-loop load: requests come at random or as recorded, and wait when the model is busy."""
+    from .arrivals import arrivals_of  # noqa: PLC0415 - --help must not wait for pyarrow and scipy
+    from .files import write_load  # noqa: PLC0415
+    from .load import load  # noqa: PLC0415
+    from .view import load_view  # noqa: PLC0415
+
+    check_json(json_path)
+    _check_out(out)
+    with progress_bar() as progress:
+        run = load(
+            models,
+            arrivals_of(rate, trace, trace_column),
+            requests=requests,
+            budget=budget,
+            instance=instance,
+            servers=servers,
+            seconds=seconds,
+            launches=launches,
+            seed=seed,
+            store=_store(store),
+            threads=threads,
+            progress=progress,
+        )
+    open_console(json_path).print(load_view(run.result))
+    if out is not None:
+        write_load(out, run)
+        say(f"\nresult and every timed request: {out}", json_path=json_path)
+    write_json(run.result, json_path)
+
+
+def _check_out(out: Path | None) -> None:
+    from ..run_folder import check_folder  # noqa: PLC0415
+
+    if out is not None:
+        check_folder(out)
+
+
+def _store(path: Path | None) -> Store:
+    from ...core.store import Store  # noqa: PLC0415
+
+    return Store.of(path)

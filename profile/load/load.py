@@ -1,0 +1,181 @@
+"""`load`: models under open-loop load, side by side at the same arrivals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import numpy as np
+
+from ...core.artifact import ModelRef
+from ...core.errors import InputError
+from ...core.machine import this_machine, tool_versions
+from ...core.progress import Progress, silent
+from ...core.requests import Requests
+from ...core.store import Store
+from ..health import disturbances, drift, read_counters
+from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
+from ..instance import LOCAL, Placement
+from ..launch import aside
+from ..measure import LAUNCHES, Launch, Positions, Subject, memory_reasons, pool_of, start_workers
+from ..result import QUANTILES
+from ..statistics import quantile_estimate
+from .arrivals import Arrivals, ref_of
+from .limits import LatencyLimit, parse_limits
+from .result import Conditions, Load, ModelLoad, distribution
+from .trial import Trial, answer, lag_ms, latencies, over_trials, overload, play, services, utilisation
+
+# Fewer requests than this per process say nothing, more than that do not fit a message.
+_FEWEST, _MOST = 20, 300_000
+# Of the limit (or of p95): a server that is later than this by itself is measured, not the model.
+LAG_LIMIT = 0.05
+_SEVERAL_SERVERS = ("onnxruntime", "pytorch")
+
+
+class LoadRun(msgspec.Struct, frozen=True, kw_only=True):
+    """Raw results: `trials[m][l]` is what launch `l` of model `m` did."""
+
+    result: Load
+    request_ids: tuple[str, ...]
+    trials: tuple[tuple[Trial, ...], ...]
+
+
+def load(
+    models: Sequence[Model],
+    arrivals: Arrivals,
+    *,
+    requests: Requests | Path | str | None = None,
+    budget: str | None = None,
+    instance: str = LOCAL,
+    servers: int = 1,
+    seconds: float = 20.0,
+    launches: int = LAUNCHES,
+    seed: int = 0,
+    store: Store | Path | str | None = None,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> LoadRun:
+    """Latency of `models` when requests come as `arrivals` say, for about `seconds` each, over `launches` fresh processes.
+
+    Models take turns, in an order drawn anew for every launch, at the same requests and the same arrivals. `budget` holds limits as text or
+    the path of a budget file. Raises InputError before anything is measured, RunFailed when a worker dies.
+    """
+    begun, started_at = time.monotonic(), datetime.now(UTC)
+    check_duration(seconds, launches)
+    store, count = Store.of(store), _requests_per_launch(arrivals, seconds, launches)
+    placement = placed(instance, threads, servers)
+    subjects = load_subjects(models, store)
+    check_servers(subjects, servers)
+    limits = () if budget is None else parse_limits(budget, instance=placement.instance.name)
+    asked = load_requests(requests, subjects, seed)
+    rng = np.random.default_rng(seed)
+    pool = pool_of(subjects, asked, rng)
+    positions = Positions(len(pool), rng)
+    trials: list[list[Trial]] = [[] for _ in subjects]
+    told: list[Launch] = []
+    before = read_counters(placement.cpus)
+    with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
+        file = Path(folder) / "requests.parquet"
+        pool.write(file)
+        for launch in range(launches):
+            with ExitStack() as living:
+                workers, readies = start_workers(subjects, placement, store, file, living=living, rng=rng)
+                drawn, due_ns = positions.draw(count), arrivals.draw(count, rng)
+                for turn, model in enumerate(rng.permutation(len(subjects)).tolist()):
+                    trials[model].append(play(workers[model], drawn, due_ns, servers))
+                    progress(f"load on {placement.instance.name}", launch * len(subjects) + turn + 1, launches * len(subjects))
+                told += [Launch(model=m, ready=readies[m], ended=worker.stop()) for m, worker in enumerate(workers)]
+    seen = disturbances(before, read_counters(placement.cpus), [trial.wait for mine in trials for trial in mine])
+    conditions = Conditions(
+        instance=placement.instance.name,
+        label=placement.label,
+        note=placement.note,
+        threads=placement.threads,
+        servers=servers,
+        cpus=placement.cpus,
+        requests=asked.ref,
+        candidates_per_request=distribution(pool.candidates(subjects[0].signature)),
+        machine=this_machine(),
+        tools=tool_versions(),
+        seed=seed,
+        started_at=started_at.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - begun, 3),
+    )
+    result = Load(
+        conditions=conditions,
+        arrivals=ref_of(arrivals),
+        models=tuple(summary(s.ref, mine, servers=servers, limits=limits) for s, mine in zip(subjects, trials, strict=True)),
+        invalid=seen.fatal + seen.shared + memory_reasons(told, subjects, placement),
+    )
+    return LoadRun(result=result, request_ids=tuple(pool.request_ids), trials=tuple(tuple(mine) for mine in trials))
+
+
+def summary(ref: ModelRef, trials: Sequence[Trial], *, servers: int, limits: Sequence[LatencyLimit]) -> ModelLoad:
+    """What a model's trials, one per launch, amount to."""
+    overloaded = overload(trials, servers)
+    by_latency, by_service = latencies(trials), services(trials)
+    quantiles = {**QUANTILES, **{limit.quantile: limit.p for limit in limits}}
+    latency = {name: quantile_estimate(by_latency, p) for name, p in sorted(quantiles.items(), key=lambda item: item[1])}
+    lag = {name: lag_ms(trials, p) for name, p in QUANTILES.items()}
+    against = {limit.text: limit.limit_ms for limit in limits} or {"latency's p95": latency["p95"].value or 0.0}
+    changed = drift(by_service)
+    return ModelLoad(
+        model=ref,
+        latency_ms=latency,
+        service_ms={name: quantile_estimate(by_service, p) for name, p in QUANTILES.items()},
+        lag_ms=lag,
+        offered_per_s=sum(len(t.due_ns) for t in trials) / (sum(t.span_ns for t in trials) / 1e9),
+        achieved_per_s=over_trials([len(t.latency_ns) / (t.end_ns / 1e9) for t in trials]),
+        utilisation=over_trials([utilisation(t, servers) for t in trials]),
+        requests=sum(len(t.due_ns) for t in trials),
+        unanswered=sum(t.unanswered for t in trials),
+        launches=len(trials),
+        overload=overloaded,
+        limits=tuple(answer(trials, limit, overloaded) for limit in limits),
+        invalid=lag_reasons(lag["p99"], against) + (() if changed is None else (changed,)),
+    )
+
+
+def lag_reasons(lag_p99_ms: float, against: dict[str, float]) -> tuple[str, ...]:
+    """Why latency is not the model's: the server's own lateness is a large part of what it is held against."""
+    name, limit_ms = min(against.items(), key=lambda item: item[1])
+    if lag_p99_ms <= LAG_LIMIT * limit_ms:
+        return ()
+    return (f"the server itself was late by {lag_p99_ms:.3f} ms at p99 (at most {LAG_LIMIT:.0%} of {name}, {LAG_LIMIT * limit_ms:.3f} ms)",)
+
+
+def placed(instance: str, threads: int | None, servers: int) -> Placement:
+    """Where to run: the instance's cores are shared between servers unless `threads` says how many each request gets."""
+    if servers < 1:
+        raise InputError.mismatch("--servers", expected="at least 1", found=str(servers))
+    placement = load_placements([instance], None if threads is None else threads * servers)[0]
+    placement = msgspec.structs.replace(placement, threads=max(1, placement.threads // servers))
+    if servers * placement.threads > len(placement.cpus):
+        found = f"{servers} servers of {placement.threads} threads on {len(placement.cpus)} CPUs of {placement.instance.name}"
+        raise InputError.mismatch("--servers", expected="a CPU for every thread", found=found, fix="lower --servers or --threads")
+    return placement
+
+
+def check_servers(subjects: Sequence[Subject], servers: int) -> None:
+    """Raise InputError for a runtime whose sessions answer one request at a time."""
+    for subject in subjects:
+        if servers > 1 and subject.ref.runtime not in _SEVERAL_SERVERS:
+            expected = f"one server for {subject.ref.name}, as {subject.ref.runtime} answers one request at a time"
+            raise InputError.mismatch("--servers", expected=expected, found=str(servers))
+
+
+def _requests_per_launch(arrivals: Arrivals, seconds: float, launches: int) -> int:
+    count = int(arrivals.rate_per_s * seconds / launches)
+    if count < _FEWEST:
+        needed = _FEWEST * launches / arrivals.rate_per_s
+        found = f"{count} ({arrivals.rate_per_s:g} requests/s, {seconds:g} s over {launches} launches)"
+        fix = f"give --seconds {needed:.0f} or fewer --launches"
+        raise InputError.mismatch("load", expected=f"at least {_FEWEST} requests per launch", found=found, fix=fix)
+    if count > _MOST:
+        raise InputError.mismatch("load", expected=f"at most {_MOST:,} requests per launch", found=f"{count:,}", fix="lower --seconds")
+    return count

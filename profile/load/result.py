@@ -1,0 +1,148 @@
+"""What load, sweep and cold start found; every number carries the label of the instance that its result names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from ...core.artifact import ModelRef
+from ...core.estimate import Estimate
+from ...core.machine import Machine
+from ...core.requests import RequestsRef
+from ..result import Label
+from .arrivals import ArrivalsRef
+from .limits import LatencyLimit
+
+Answer = Literal["meets", "misses", "unclear"]
+
+
+class Distribution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How something is spread over `n` requests or processes."""
+
+    min: float
+    median: float
+    p95: float
+    max: float
+    n: int
+
+
+def distribution(values: Sequence[float]) -> Distribution:
+    """Of at least one value."""
+    array = np.asarray(values, dtype=np.float64)
+    low, median, p95, high = (float(v) for v in np.quantile(array, [0, 0.5, 0.95, 1]))
+    return Distribution(min=low, median=median, p95=p95, max=high, n=len(array))
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where and how numbers were made: `label` says whether the instance was there (`measured`) or imitated, `note` how."""
+
+    instance: str
+    label: Label
+    note: str
+    threads: int
+    servers: int
+    cpus: tuple[int, ...]
+    requests: RequestsRef
+    candidates_per_request: Distribution
+    machine: Machine
+    tools: dict[str, str]
+    seed: int
+    started_at: str
+    seconds: float
+
+
+class LimitAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether one latency limit was kept, by an exact binomial test at the effective sample size."""
+
+    limit: LatencyLimit
+    answer: Answer
+    found_ms: Estimate
+
+
+class ModelLoad(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model under open-loop load; latency counts from when a request was due, so it holds queueing and `lag` as well as service.
+
+    Quantiles are in milliseconds and their `n` counts batches; other estimates count processes. `lag_ms` says how late the server itself
+    was. `overload` says why there is no steady state (then quantiles only grow with the time they are measured for), None when there is.
+    """
+
+    model: ModelRef
+    latency_ms: dict[str, Estimate]
+    service_ms: dict[str, Estimate]
+    lag_ms: dict[str, float]
+    offered_per_s: float
+    achieved_per_s: Estimate
+    utilisation: Estimate
+    requests: int
+    unanswered: int
+    launches: int
+    overload: str | None
+    limits: tuple[LimitAnswer, ...]
+    invalid: tuple[str, ...]
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `profile load` found; `invalid` lists why none of it can be trusted (empty when it can)."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["load"] = "load"
+    conditions: Conditions
+    arrivals: ArrivalsRef
+    models: tuple[ModelLoad, ...]
+    invalid: tuple[str, ...]
+
+
+class RatePoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One trial of a sweep: what a rate did to the limited quantiles (ms, in the order of the sweep's limits)."""
+
+    rate_per_s: float
+    seed: int
+    found_ms: tuple[Estimate, ...]
+    utilisation: float
+    requests: int
+    lag_p99_ms: float
+    overload: str | None
+    answer: Answer
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """US dollars per million requests at the rate that meets the limits: `high` at the highest rate seen to meet them, `low` at the lowest
+    seen to miss them, None without one."""
+
+    low: float | None
+    high: float
+    usd_per_hour: float
+    price: str
+    label: Label
+
+
+class ModelSweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rates between which a model stops meeting its limits.
+
+    `meets_per_s` is the highest rate that was seen to meet them (None: no rate was), `misses_per_s` the lowest seen to miss them.
+    `capacity_per_s` is servers / mean service time: beyond it the queue has no end. `cost` is None without a price or a rate.
+    """
+
+    model: ModelRef
+    meets_per_s: float | None
+    misses_per_s: float | None
+    confirmed: bool
+    capacity_per_s: float
+    points: tuple[RatePoint, ...]
+    cost: Cost | None
+    why: str
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `profile sweep` found; `models[0]` is what the others are compared with."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["sweep"] = "sweep"
+    conditions: Conditions
+    arrivals: ArrivalsRef
+    limits: tuple[LatencyLimit, ...]
+    models: tuple[ModelSweep, ...]
+    invalid: tuple[str, ...]
