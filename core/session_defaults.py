@@ -8,6 +8,8 @@ import msgspec
 
 Runtime = Literal["onnxruntime", "openvino"]
 Precision = Literal["f32", "fastest"]
+# Where a session computes; no recipe chooses it: it is a fact of the machine.
+Device = Literal["cpu", "cuda"]
 
 
 class SessionDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -16,6 +16,7 @@ from ..core.config import read_toml
 from ..core.errors import InputError, UnknownName
 from ..core.gpu import GpuFacts
 from ..core.machine import FEATURES, this_machine
+from ..core.session_defaults import Device
 from .result import Label
 
 LOCAL = "local"
@@ -26,7 +27,6 @@ _SHIPPED = Path(__file__).parent / "instances"
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Words = Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
 Architecture = Literal["x86_64", "aarch64", "ppc64le", "s390x", "riscv64"]
-Device = Literal["cpu", "cuda"]
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

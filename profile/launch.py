@@ -14,6 +14,8 @@ from typing import TypeVar
 import msgspec
 
 from ..core.errors import InputError, RunFailed
+from ..core.session_defaults import Device
+from .confine import Cell, Confinement
 from .protocol import Answer, Block, BlockDone, Command, Ended, Open, Ready, Refused, Schedule, ScheduleDone, Stop
 
 A = TypeVar("A", bound=Answer)
@@ -23,14 +25,28 @@ _PATIENCE_S = 10.0
 
 
 class WorkerHandle:
-    """A worker process with one model loaded; `module` is what it runs, `liftgate.profile.worker` or one that understands its commands."""
+    """A worker process with one model loaded; `module` is what it runs, `liftgate.profile.worker` or one that understands its commands.
 
-    def __init__(self, name: str, cpus: Sequence[int], threads: int, *, module: str = WORKER) -> None:
+    A `confinement` holds it to the memory of an instance and says on which device the model runs.
+    """
+
+    def __init__(
+        self, name: str, cpus: Sequence[int], threads: int, *, module: str = WORKER, confinement: Confinement | None = None
+    ) -> None:
         self.name = name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process, closed in `kill`
+        self._device: Device = "cpu" if confinement is None else confinement.placement.device
         environment = {**os.environ, "PYTHONHASHSEED": "0", **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
+        environment |= {} if confinement is None else confinement.environment
         command = [sys.executable, "-P", "-m", module, ",".join(map(str, cpus))]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment)
+        self._cell: Cell | None = None
+        if confinement is not None:
+            try:
+                self._cell = confinement.admit(self._process.pid)
+            except RunFailed:
+                self.kill()
+                raise
 
     @property
     def pid(self) -> int:
@@ -38,7 +54,8 @@ class WorkerHandle:
 
     def open(self, model: Path, store: Path, requests: Path, threads: int) -> Ready:
         """Load the model; raises InputError for what the user got wrong, RunFailed when the process dies."""
-        return self._ask(Open(model=str(model), store=str(store), threads=threads, requests=str(requests)), Ready)
+        command = Open(model=str(model), store=str(store), threads=threads, requests=str(requests), device=self._device)
+        return self._ask(command, Ready)
 
     def block(self, indices: tuple[int, ...], warmup: int) -> BlockDone:
         """Time one block; the caller sleeps in a read meanwhile."""
@@ -69,6 +86,8 @@ class WorkerHandle:
             self._process.kill()
             self._process.wait(timeout=_PATIENCE_S)
         self._errors.close()
+        if self._cell is not None:
+            self._cell.close()
 
     def _ask(self, command: Command, kind: type[A]) -> A:
         pipe_in, pipe_out = self._process.stdin, self._process.stdout
@@ -81,7 +100,11 @@ class WorkerHandle:
         except BrokenPipeError:
             line = b""
         if not line:
-            raise RunFailed(f"measuring {self.name}", f"the worker process died: {self._last_words()}")
+            words = self._last_words()
+            killed = "" if self._cell is None else self._cell.killed
+            if killed:
+                raise RunFailed(f"measuring {self.name}", killed, fix="choose an instance with more memory, or make the model smaller")
+            raise RunFailed(f"measuring {self.name}", f"the worker process died: {words}")
         answer = msgspec.json.decode(line, type=Answer)
         if isinstance(answer, Refused):
             raise InputError(answer.where, answer.problem, fix=answer.fix)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ..core.artifact import ModelRef
+from ..core.session_defaults import Device
 
 
 class Open(msgspec.Struct, frozen=True, kw_only=True, tag="open"):
@@ -14,6 +15,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True, tag="open"):
     store: str
     threads: int
     requests: str
+    device: Device = "cpu"
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True, tag="block"):

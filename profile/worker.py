@@ -36,7 +36,7 @@ class Worker:
         import_runtime(path)
         requests = Requests.read(Path(command.requests))
         started = time.perf_counter_ns()
-        settings = SessionSettings(threads=command.threads)
+        settings = SessionSettings(threads=command.threads, device=command.device)
         # The parent has opened the file before: trying it again would count as loading time.
         self.session: Session = (
             open_file(path, settings) if path.is_file() else open_session(path, settings, store=Store(Path(command.store)))

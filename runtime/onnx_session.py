@@ -15,9 +15,12 @@ from ..core.signature import Signature
 from .layout import request_inputs, run_either
 from .session import SessionSettings
 
+_CUDA = "CUDAExecutionProvider"
+_CUDA_FIX = "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]', for the CUDA that the driver has"
+
 
 class OnnxSession:
-    """A model in ONNX Runtime on CPU; `run` may be called from several threads at once.
+    """A model in ONNX Runtime, on CPU or on the first GPU that CUDA sees; `run` may be called from several threads at once.
 
     A model in layout `request` also takes the rows of any number of requests, their request inputs repeated, and runs once for each.
     """
@@ -76,8 +79,25 @@ def session_options(settings: SessionSettings) -> ort.SessionOptions:
 
 
 def load_onnx(path: Path, settings: SessionSettings) -> ort.InferenceSession:
-    """An ONNX Runtime CPU session; raises InputError with ONNX Runtime's own reason when it refuses the file."""
+    """An ONNX Runtime session; raises InputError with ONNX Runtime's own reason when it refuses the file or has no GPU."""
+    providers = ["CPUExecutionProvider"] if settings.device == "cpu" else _cuda_providers(str(path))
     try:
-        return ort.InferenceSession(path, session_options(settings), providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, session_options(settings), providers=providers)
     except Exception as error:  # ONNX Runtime raises its own types, which share no public base class
         raise InputError(str(path), f"ONNX Runtime cannot load it: {str(error).splitlines()[0]}", fix="export the model again") from error
+    # A provider that cannot start is left out with no more than a log line.
+    used = session.get_providers()
+    if used[0] != providers[0]:
+        raise InputError.mismatch(str(path), expected=f"{providers[0]} to start", found=", ".join(used), fix=_CUDA_FIX)
+    return session
+
+
+def _cuda_providers(where: str) -> list[str]:
+    """CUDA first; nodes that it has no kernels for run on CPU, and ONNX Runtime copies between them."""
+    known = ort.get_available_providers()
+    if _CUDA not in known:
+        found = f"onnxruntime {ort.__version__} with {', '.join(known)}"
+        raise InputError.mismatch(where, expected=f"an ONNX Runtime with {_CUDA}", found=found, fix=_CUDA_FIX)
+    # CUDA and cuDNN as pip installs them are found only when they are loaded before.
+    ort.preload_dlls()
+    return [_CUDA, "CPUExecutionProvider"]

@@ -58,6 +58,9 @@ def load_openvino(path: Path, settings: SessionSettings, precision: Precision = 
 
     Left alone OpenVINO computes in bfloat16 or float16 where the CPU can, and pins its threads to cores that others may use.
     """
+    if settings.device != "cpu":
+        fix = 'export the artifact without [session] runtime = "openvino", or measure on an instance without a GPU'
+        raise InputError.mismatch(str(path), expected="a runtime that uses NVIDIA's GPUs", found="OpenVINO", fix=fix)
     options: dict[str, object] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": settings.thread_count,

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.artifact import MANIFEST_FILE, Manifest, ModelArtifact, ModelRef
 from ..core.errors import InputError
-from ..core.session_defaults import SessionDefaults
+from ..core.session_defaults import Device, SessionDefaults
 from ..core.signature import Signature
 from ..core.store import Store
 from .kinds import a, kind_of
@@ -28,12 +28,14 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     None leaves a setting to what the model's recipe said, and where that said nothing: one thread, no spinning, an arena. Threads are
     always set: left alone, runtimes size their pools from the host's cores and ignore the limits they run under. Spinning is off because
-    a spinning pool steals the cores of whatever runs beside it.
+    a spinning pool steals the cores of whatever runs beside it. On `cuda` a session takes its inputs from main memory and gives its outputs
+    there, and `run` returns when they have arrived.
     """
 
     threads: int | None = None
     spinning: bool | None = None
     arena: bool | None = None
+    device: Device = "cpu"
 
     def over(self, defaults: SessionDefaults | None) -> SessionSettings:
         """These settings, with what they leave open taken from `defaults`."""
@@ -43,6 +45,7 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             threads=defaults.threads if self.threads is None else self.threads,
             spinning=defaults.spinning if self.spinning is None else self.spinning,
             arena=defaults.arena if self.arena is None else self.arena,
+            device=self.device,
         )
 
     @property

@@ -1,0 +1,159 @@
+"""Holding workers to the memory of the instance they stand for, where the kernel lets this process do so.
+
+    with confined(placement) as confinement:
+        worker = WorkerHandle(name, placement.cpus, placement.threads, confinement=confinement)
+
+Every worker gets a control group of its own, so that two models measured side by side do not share one instance's memory. Groups are named
+after the process that made them and removed at the end; what a killed process left behind is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from ..core.errors import InputError, RunFailed
+from .cgroups import Hierarchy, Limits, NotAllowed, find_hierarchy, remove
+from .instance import Placement
+from .placement import CHECKED
+
+SWITCH = "LIFTGATE_CGROUP"
+_NAME = re.compile(r"liftgate-(?P<pid>\d+)-(?P<start>\d+)-\d+")
+_ROOT = Path("/")
+
+
+class Cell:
+    """The control group of one worker."""
+
+    def __init__(self, hierarchy: Hierarchy, name: str, placement: Placement) -> None:
+        self._hierarchy = hierarchy
+        self._name = name
+        self._instance = placement.instance
+
+    @property
+    def killed(self) -> str:
+        """A sentence when the kernel ended the worker for want of memory, empty when it did not."""
+        if not self._hierarchy.oom_kills(self._name):
+            return ""
+        return f"it needs more than the {self._instance.memory_gib:g} GiB of {self._instance.name}: the kernel ended it (out of memory)"
+
+    def close(self) -> None:
+        """Remove the group; its worker must have ended."""
+        remove(self._hierarchy, self._name)
+
+
+class Confinement:
+    """What holds workers to `placement`, whose note says it; without a hierarchy only affinity and the GPU that is shown to them."""
+
+    def __init__(self, placement: Placement, hierarchy: Hierarchy | None) -> None:
+        self.placement = placement
+        self._hierarchy = hierarchy
+        self._made = 0
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a worker must be told before it starts: which GPU is the first it sees."""
+        gpu = self.placement.gpu
+        return {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu.uuid}
+
+    def admit(self, pid: int) -> Cell | None:
+        """Move a worker that has just started into a group of its own; None where there is none. Raises RunFailed."""
+        if self._hierarchy is None:
+            return None
+        self._made += 1
+        name = _group_name(self._made)
+        try:
+            self._hierarchy.make(name, _limits(self.placement))
+            cell = Cell(self._hierarchy, name, self.placement)
+            self._hierarchy.join(name, pid)
+        except OSError as error:
+            remove(self._hierarchy, name)
+            fix = f"{SWITCH}=off measures without a limit"
+            raise RunFailed(f"confining to {self.placement.instance.name}", f"a control group failed: {error}", fix=fix) from error
+        return cell
+
+
+@contextmanager
+def confined(placement: Placement, *, root: Path = _ROOT) -> Iterator[Confinement]:
+    """Hold the workers of an emulated instance to its memory as far as this process may; the instance itself needs no limit.
+
+    Raises InputError for a value of LIFTGATE_CGROUP that is neither `auto` nor `off`.
+    """
+    if placement.label != "emulated":
+        yield Confinement(placement, None)
+        return
+    try:
+        hierarchy = _usable(placement, root)
+    except NotAllowed as reason:
+        yield Confinement(msgspec.structs.replace(placement, memory=f"{CHECKED}: {reason}"), None)
+        return
+    limit = f"memory is limited to {placement.instance.memory_gib:g} GiB, without swap (cgroup {hierarchy.version})"
+    try:
+        yield Confinement(msgspec.structs.replace(placement, memory=limit), hierarchy)
+    finally:
+        _remove_groups(hierarchy, of_pid=os.getpid())
+
+
+def _usable(placement: Placement, root: Path) -> Hierarchy:
+    """A hierarchy in which a process could be confined just now; raises NotAllowed."""
+    switch = os.environ.get(SWITCH, "auto")
+    if switch not in ("auto", "off"):
+        raise InputError.mismatch(SWITCH, expected="auto or off", found=repr(switch))
+    if switch == "off":
+        raise NotAllowed(f"{SWITCH}=off")
+    hierarchy = find_hierarchy(root)
+    _remove_groups(hierarchy, of_pid=None)
+    try:
+        _try(hierarchy, placement)
+    except OSError as error:
+        raise NotAllowed(f"control groups ({hierarchy.version}) cannot be used here: {error.strerror}") from None
+    return hierarchy
+
+
+def _try(hierarchy: Hierarchy, placement: Placement) -> None:
+    """Confine a process that does nothing: only the kernel knows all its rules about who may move whom."""
+    name = _group_name(0)
+    hierarchy.make(name, _limits(placement))
+    idle = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    try:
+        hierarchy.join(name, idle.pid)
+    finally:
+        idle.communicate()
+        remove(hierarchy, name)
+
+
+def _remove_groups(hierarchy: Hierarchy, *, of_pid: int | None) -> None:
+    """Remove the groups that one process made, or those of all processes that have ended; what still runs in them is left alone."""
+    for folder in hierarchy.folders:
+        for group in folder.glob("liftgate-*"):
+            match = _NAME.fullmatch(group.name)
+            if match is None:
+                continue
+            pid = int(match["pid"])
+            ended = _start_of(pid) != match["start"]
+            if (of_pid == pid and not ended) or (of_pid is None and ended):
+                remove(hierarchy, group.name)
+
+
+def _limits(placement: Placement) -> Limits:
+    return Limits(memory_bytes=placement.memory_limit_bytes, cpus=placement.cpus)
+
+
+def _group_name(number: int) -> str:
+    return f"liftgate-{os.getpid()}-{_start_of(os.getpid())}-{number}"
+
+
+def _start_of(pid: int) -> str:
+    """When a process started, in the kernel's ticks: with it a number that is used again names another process. Empty when it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
