@@ -16,7 +16,7 @@ _KINDS: tuple[Kind, ...] = ("error", "warning", "notice")
 _GATE = re.compile(r"^\s*\[\[\s*gate\s*\]\]")
 
 
-def annotations(result: GateResult, *, budget_file: str | None = None, budget_text: str = "") -> tuple[str, ...]:
+def workflow_commands(result: GateResult, *, budget_file: str | None = None, budget_text: str = "") -> tuple[str, ...]:
     """Commands to print, one a line: a notice, warning or error with the verdict, then one per gate that did not pass, worst first.
 
     `budget_file` is the budget's path inside the repository and `budget_text` what it holds: annotations then stand at the gate's table.

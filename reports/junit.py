@@ -36,7 +36,7 @@ def junit(result: GateResult) -> bytes:
         _case(suite, finding, kind, group)
     ET.SubElement(suite, "system-out").text = _legal("\n".join((f"{result.verdict.outcome}: {headline(result.judged)}", *result.advice())))
     ET.indent(root)
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
 
 
 def _kind(finding: Finding) -> str | None:

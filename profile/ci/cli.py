@@ -68,7 +68,7 @@ def publish(result: GateResult, outputs: Outputs, *, budget: Path, json_path: st
     """Everything a job asked for; the verdict was printed before."""
     from ...core.files import write_atomically  # noqa: PLC0415 - --help must not wait for it
     from ...reports import gate_page  # noqa: PLC0415
-    from ...reports.annotations import annotations  # noqa: PLC0415
+    from ...reports.annotations import workflow_commands  # noqa: PLC0415
     from ...reports.junit import junit  # noqa: PLC0415
     from ..trend import append, trend_line  # noqa: PLC0415
     from .outputs import append_text, inside_repository, size_of  # noqa: PLC0415
@@ -85,7 +85,7 @@ def publish(result: GateResult, outputs: Outputs, *, budget: Path, json_path: st
         say(f"history: profile trend {written}", json_path=json_path)
     if outputs.annotations:
         place, text = inside_repository(budget, os.environ), budget.read_text(encoding="utf-8")
-        for line in annotations(result, budget_file=place, budget_text=text):
+        for line in workflow_commands(result, budget_file=place, budget_text=text):
             say(line, json_path=json_path)
 
 

@@ -9,7 +9,7 @@ from liftgate.core.errors import InputError
 from liftgate.core.verdict import Finding, Outcome, judge
 from liftgate.profile.result import Comparison
 from liftgate.reports import gate_page
-from liftgate.reports.annotations import annotations
+from liftgate.reports.annotations import workflow_commands
 from liftgate.reports.gate import GateResult, Undecided
 from liftgate.reports.junit import junit
 
@@ -78,7 +78,7 @@ def test_junit_survives_names_that_are_markup() -> None:
 
 def test_annotations_are_escaped_as_the_runner_reads_them() -> None:
     odd = finding(Outcome.FAIL, "auc min 50%, for a:b", "first\nsecond 100%")
-    found = annotations(gate(odd))
+    found = workflow_commands(gate(odd))
     assert found == (
         "::error title=liftgate FAIL::v1.1 against v1.0: The only gate failed.",
         "::error title=FAIL auc min 50%25%2C for a%3Ab::first%0Asecond 100%25",
@@ -86,22 +86,22 @@ def test_annotations_are_escaped_as_the_runner_reads_them() -> None:
 
 
 def test_annotations_say_each_outcome_at_its_level() -> None:
-    kinds = [line.split(" ", 1)[0] for line in annotations(gate(KEPT, OPEN, WARNS, undecided="warn"))]
+    kinds = [line.split(" ", 1)[0] for line in workflow_commands(gate(KEPT, OPEN, WARNS, undecided="warn"))]
     assert kinds == ["::warning", "::warning", "::warning"]
-    kinds = [line.split(" ", 1)[0] for line in annotations(gate(KEPT, FAILS, OPEN, WARNS))]
+    kinds = [line.split(" ", 1)[0] for line in workflow_commands(gate(KEPT, FAILS, OPEN, WARNS))]
     assert kinds == ["::error", "::error", "::error", "::warning"]
-    assert annotations(gate(KEPT)) == ("::notice title=liftgate PASS::v1.1 against v1.0: The only gate passed.",)
+    assert workflow_commands(gate(KEPT)) == ("::notice title=liftgate PASS::v1.1 against v1.0: The only gate passed.",)
 
 
 def test_annotations_stand_at_the_gates_of_the_budget() -> None:
     budget = 'version = 1\n\n[[gate]]\nmetric = "size"\n\n  [[gate]] # the slow one\nmetric = "latency_p95"\n'
-    found = annotations(gate(KEPT, FAILS), budget_file="ci/budget.toml", budget_text=budget)
+    found = workflow_commands(gate(KEPT, FAILS), budget_file="ci/budget.toml", budget_text=budget)
     assert found[1].startswith("::error file=ci/budget.toml,line=6,title=FAIL latency_p95")
-    assert "file=" not in annotations(gate(FAILS), budget_file="ci/budget.toml", budget_text=budget)[1]  # another budget's text
+    assert "file=" not in workflow_commands(gate(FAILS), budget_file="ci/budget.toml", budget_text=budget)[1]  # another budget's text
 
 
 def test_at_most_ten_annotations_of_a_kind_and_the_tenth_counts_the_rest() -> None:
-    found = annotations(gate(*(finding(Outcome.FAIL, f"gate {i}", "broken") for i in range(14))))
+    found = workflow_commands(gate(*(finding(Outcome.FAIL, f"gate {i}", "broken") for i in range(14))))
     assert len(found) == 10
     assert found[-1] == "::error title=liftgate::6 more like these: see the job's summary"
 
