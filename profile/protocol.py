@@ -39,6 +39,22 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, tag="schedule"):
     give_up_ns: int | None = None
 
 
+class Loadgen(msgspec.Struct, frozen=True, kw_only=True, tag="loadgen"):
+    """Have MLPerf LoadGen ask each of these requests once, in its own order; only the worker of `mlperf/` can.
+
+    Without a rate they are asked one after another (SingleStream), with one they arrive at random (Server). LoadGen judges quantile
+    `percentile` by `target_ns` and leaves its logs in `folder`; the first `warmup` are repeated untimed before.
+    """
+
+    indices: tuple[int, ...]
+    rate_per_s: float | None
+    target_ns: int
+    percentile: float
+    seed: int
+    warmup: int
+    folder: str
+
+
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
     """Say goodbye and end."""
 
@@ -76,6 +92,22 @@ class ScheduleDone(msgspec.Struct, frozen=True, kw_only=True, tag="schedule_done
     ran_ns: int | None
 
 
+class LoadgenDone(msgspec.Struct, frozen=True, kw_only=True, tag="loadgen_done"):
+    """Little-endian int64 per request, in the order in which LoadGen asked: `order` says which of the command's indices each was.
+
+    In nanoseconds: `due` from the first request's scheduled time, `issue` from due until LoadGen called back, `latency` from due until it
+    was told, `service` what our clock saw of the model in between; `waited_ns` and `ran_ns` as in BlockDone.
+    """
+
+    order: bytes
+    due: bytes
+    issue: bytes
+    latency: bytes
+    service: bytes
+    waited_ns: int | None
+    ran_ns: int | None
+
+
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     """Last words: the highest resident size without the prepared requests, and how much of the process was in swap.
 
@@ -94,5 +126,5 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     fix: str
 
 
-Command = Open | Block | Schedule | Stop
-Answer = Ready | BlockDone | ScheduleDone | Ended | Refused
+Command = Open | Block | Schedule | Loadgen | Stop
+Answer = Ready | BlockDone | ScheduleDone | LoadgenDone | Ended | Refused

@@ -22,7 +22,7 @@ from ..core.requests import Requests
 from ..core.store import Store
 from ..runtime.session import Session, SessionSettings, import_runtime, open_file, open_session
 from .load.replay import replay, wake_promptly
-from .protocol import Answer, Block, BlockDone, Command, Ended, Open, Ready, Refused, Schedule, ScheduleDone
+from .protocol import Answer, Block, BlockDone, Command, Ended, Loadgen, LoadgenDone, Open, Ready, Refused, Schedule, ScheduleDone
 
 _PROCESS = Path("/proc/self")
 
@@ -93,6 +93,10 @@ class Worker:
         latency, service, lag = (ns.astype("<i8").tobytes() for ns in (found.latency_ns, found.service_ns, found.lag_ns))
         return ScheduleDone(latency=latency, service=service, lag=lag, waited_ns=waited, ran_ns=ran)
 
+    def loadgen(self, command: Loadgen) -> LoadgenDone:
+        """Have MLPerf LoadGen ask the requests: `mlperf/worker.py` does."""
+        raise AssertionError("this worker does not know MLPerf LoadGen")
+
     def end(self) -> Ended:
         """Memory over the whole life of the process, less what only measuring needed."""
         loading, peak, prepared = self._peak_bytes, status_bytes("VmHWM"), self._prepared_bytes
@@ -134,7 +138,7 @@ def _spent(before: tuple[int, int] | None, after: tuple[int, int] | None) -> tup
     return (None, None) if before is None or after is None else (after[0] - before[0], after[1] - before[1])
 
 
-def serve(commands: BinaryIO, answers: BinaryIO) -> None:
+def serve(commands: BinaryIO, answers: BinaryIO, kind: type[Worker] = Worker) -> None:
     """Obey until Stop or the end of input; what the user got wrong is answered, anything else ends the process with its traceback."""
     decoder = msgspec.json.Decoder(Command)
     worker: Worker | None = None
@@ -147,7 +151,7 @@ def serve(commands: BinaryIO, answers: BinaryIO) -> None:
         command = decoder.decode(line)
         if isinstance(command, Open):
             try:
-                worker = Worker(command)
+                worker = kind(command)
             except LiftgateError as error:
                 answer(Refused(where=error.where, problem=error.problem, fix=error.fix))
                 return
@@ -159,17 +163,19 @@ def serve(commands: BinaryIO, answers: BinaryIO) -> None:
             answer(worker.block(command))
         elif isinstance(command, Schedule):
             answer(worker.schedule(command))
+        elif isinstance(command, Loadgen):
+            answer(worker.loadgen(command))
         else:
             answer(worker.end())
             return
 
 
-def main() -> None:
+def main(kind: type[Worker] = Worker) -> None:
     """Pin, keep standard output for answers only (libraries may print), and serve."""
     os.sched_setaffinity(0, {int(cpu) for cpu in sys.argv[1].split(",")})
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    serve(sys.stdin.buffer, answers)
+    serve(sys.stdin.buffer, answers, kind)
 
 
 if __name__ == "__main__":
