@@ -34,7 +34,7 @@ RequestsOption = Annotated[
 BudgetOption = Annotated[Path | None, typer.Option("--budget", metavar="FILE", help="budget.toml; without it nothing is judged.")]
 InstanceOption = Annotated[list[str] | None, typer.Option("--instance", metavar="NAME", help="Repeatable. Default: local.")]
 MetricOption = Annotated[list[str] | None, typer.Option("--metric", metavar="NAME", help="Repeatable. Default: ndcg@10 and auc.")]
-SecondsOption = Annotated[float, typer.Option("--seconds", help="About how long to measure each instance.")]
+SecondsOption = Annotated[float, typer.Option("--seconds", help="Longest time to measure on each instance, without starting processes.")]
 LaunchesOption = Annotated[int, typer.Option("--launches", help="Fresh processes per model.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of orders, samples and resampling.", min=0)]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Default: one per core of the instance.", min=1)]
@@ -63,7 +63,7 @@ def compare_command(
     instance: InstanceOption = None,
     metric: MetricOption = None,
     seconds: SecondsOption = 20.0,
-    launches: LaunchesOption = 5,
+    launches: LaunchesOption = 8,
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
     out: OutOption = None,
@@ -104,7 +104,7 @@ def gate_command(
     requests: RequestsOption = None,
     undecided: Annotated[Undecided, typer.Option("--undecided", help="Exit with 3 (fail) or 0 (warn).")] = Undecided.fail,
     seconds: SecondsOption = 20.0,
-    launches: LaunchesOption = 5,
+    launches: LaunchesOption = 8,
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
     junit: ci.JunitOption = None,
@@ -158,7 +158,7 @@ def run_command(
     instance: Annotated[str, typer.Option("--instance", metavar="NAME", help="See `profile instances`.")] = "local",
     requests: RequestsOption = None,
     seconds: SecondsOption = 20.0,
-    launches: LaunchesOption = 5,
+    launches: LaunchesOption = 8,
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
     store: StoreOption = None,
@@ -186,6 +186,45 @@ def run_command(
     if requests is None:
         say("note: no requests were given: they were generated from the signature; real traffic will differ", json_path=json_path)
     open_console(json_path).print(Group(*latency_view(found)))
+    write_json(found, json_path)
+
+
+@app.command("calibrate")
+@door
+def calibrate_command(
+    model: ControlArgument,
+    requests: RequestsOption = None,
+    instance: Annotated[str, typer.Option("--instance", metavar="NAME", help="See `profile instances`.")] = "local",
+    comparisons: Annotated[int, typer.Option("--comparisons", help="How often the model is compared with itself.")] = 10,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long each comparison measures.")] = 10.0,
+    launches: LaunchesOption = 8,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
+    store: StoreOption = None,
+    json_path: JsonOption = None,
+) -> None:
+    """Learn what margins this machine can judge: compare a model with itself, many times over."""
+    from rich.console import Group  # noqa: PLC0415
+
+    from .calibrate import calibrate  # noqa: PLC0415
+    from .render import calibration_view  # noqa: PLC0415
+
+    check_json(json_path)
+    with progress_bar() as progress:
+        found = calibrate(
+            model,
+            requests=requests,
+            instance=instance,
+            comparisons=comparisons,
+            seconds=seconds,
+            launches=launches,
+            seed=seed,
+            store=_store(store),
+            threads=threads,
+            progress=progress,
+        )
+    open_console(json_path).print(Group(*calibration_view(found)))
+    say("gates of this store with this control are checked against it from now on", json_path=json_path)
     write_json(found, json_path)
 
 

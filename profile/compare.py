@@ -17,9 +17,10 @@ from ..core.progress import Progress, silent
 from ..core.requests import Requests
 from ..core.store import Store
 from ..quality.evaluate import METRICS, Evaluation, PairedPart, evaluate_users, pair
-from .budget import Budget, read_budget
+from .budget import Budget, MaxRegress, read_budget
+from .calibrate import check_margins, find_calibration
 from .inputs import Model, check_duration, check_segments, load_placements, load_requests, load_subjects
-from .instance import LOCAL
+from .instance import LOCAL, Placement
 from .judge import Evidence, clear, verdict
 from .measure import LAUNCHES, Run, Subject, measure
 from .result import Candidate, Comparison
@@ -61,6 +62,7 @@ def compare(
     check_segments(judged, asked)
     if run_dir is not None:
         check_folder(Path(run_dir))
+    uncalibrated = _check_margins(judged, placements, subjects[0], store, seconds)
     evaluations = _evaluate_all(subjects, asked, metrics=_metrics(metrics, judged), seed=seed, store=store, progress=progress)
     runs = {}
     for at in placements:
@@ -90,7 +92,7 @@ def compare(
         started_at=started_at.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - begun, 3),
         command="" if obstacles else shlex.join(words),
-        notes=_notes(asked, judged, obstacles),
+        notes=_notes(asked, judged, obstacles, uncalibrated),
     )
     if run_dir is not None:
         result = write_run(Path(run_dir), result, list(runs.values()), evaluations)
@@ -114,6 +116,18 @@ def _evaluate_all(
         evaluation = evaluate_users(subject.path, mine, metrics=metrics, seed=seed, store=store, progress=progress)
         found.append(msgspec.structs.replace(evaluation, model=subject.ref))
     return found
+
+
+def _check_margins(budget: Budget | None, placements: Sequence[Placement], control: Subject, store: Store, seconds: float) -> list[str]:
+    """Refuse gates tighter than a calibrated machine can judge; returns the instances with relative gates that nobody calibrated."""
+    unknown = []
+    for at in placements if budget is not None else ():
+        calibration = find_calibration(store, at.instance.name, at.threads, control)
+        if budget is not None and calibration is not None:
+            check_margins(budget, calibration, seconds)
+        elif budget is not None and any(g.instance == at.instance.name and isinstance(g.limit, MaxRegress) for g in budget.gates):
+            unknown.append(at.instance.name)
+    return unknown
 
 
 def _enough(budget: Budget | None, subjects: Sequence[Subject], instance: str) -> Callable[[Run], bool] | None:
@@ -170,7 +184,7 @@ def _obstacles(
     return found
 
 
-def _notes(requests: Requests, budget: Budget | None, obstacles: Sequence[str]) -> tuple[str, ...]:
+def _notes(requests: Requests, budget: Budget | None, obstacles: Sequence[str], uncalibrated: Sequence[str]) -> tuple[str, ...]:
     """What a reader must know before believing the numbers."""
     notes = []
     if requests.ref.generated:
@@ -182,6 +196,9 @@ def _notes(requests: Requests, budget: Budget | None, obstacles: Sequence[str]) 
     if obstacles:
         notes.append(f"no command repeats this comparison: {' and '.join(obstacles)}")
     else:
-        notes.append("a gate decides by an interval that is one-sided at its alpha (5 % unless said otherwise); tables show 95 % two-sided")
+        notes.append("a gate decides by intervals that are one-sided at its alpha (5 % unless said otherwise); tables show 95 % two-sided")
+    if uncalibrated:
+        where = ", ".join(uncalibrated)
+        notes.append(f"nobody calibrated {where} with this control: `profile calibrate` tells beforehand which margins it can judge")
     notes.append("latency is service time of one request at a time (closed loop), without network, features or queueing")
     return tuple(notes)

@@ -61,14 +61,14 @@ def disturbances(before: Counters, after: Counters, waits: Sequence[tuple[int, i
         fatal.append(f"the machine swapped {after.swapped_pages - before.swapped_pages} pages (at most {SWAP_PAGES_LIMIT})")
     stolen = _stolen_share(before, after)
     if stolen is not None and stolen > STEAL_LIMIT:
-        words = f"the hypervisor took {stolen:.1%} of the CPU time (steal; at most {STEAL_LIMIT:.0%})"
-        (fatal if stolen > LOST_LIMIT else shared).append(words)
+        reasons, limit = (fatal, LOST_LIMIT) if stolen > LOST_LIMIT else (shared, STEAL_LIMIT)
+        reasons.append(f"the hypervisor took {stolen:.1%} of the CPU time (steal; at most {limit:.0%})")
     known = [wait for wait in waits if wait is not None]
     waited_ns, ran_ns = sum(waited for waited, _ in known), sum(ran for _, ran in known)
     if ran_ns > 0 and waited_ns / (waited_ns + ran_ns) > WAIT_LIMIT:
         share = waited_ns / (waited_ns + ran_ns)
-        words = f"other processes held the CPU {share:.1%} of the time (run queue wait; at most {WAIT_LIMIT:.0%})"
-        (fatal if share > LOST_LIMIT else shared).append(words)
+        reasons, limit = (fatal, LOST_LIMIT) if share > LOST_LIMIT else (shared, WAIT_LIMIT)
+        reasons.append(f"other processes held the CPU {share:.1%} of the time (run queue wait; at most {limit:.0%})")
     return Disturbances(fatal=tuple(fatal), shared=tuple(shared))
 
 

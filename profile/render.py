@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -11,8 +12,10 @@ from rich.text import Text
 
 from ..core.estimate import Estimate
 from ..core.verdict import Finding, Outcome, Verdict
+from .calibrate import Calibration
 from .result import QUANTILES, Candidate, Comparison, InstanceLatency, ModelLatency
 
+_TOLD = {"20 s": 20.0, "1 min": 60.0, "5 min": 300.0}
 STYLES = {Outcome.PASS: "bold green", Outcome.FAIL: "bold red", Outcome.UNDECIDED: "bold yellow", Outcome.INVALID: "bold magenta"}
 
 
@@ -46,10 +49,39 @@ def latency_view(latency: InstanceLatency) -> list[RenderableType]:
         table.add_row(escape(model.model.name), *quantiles, _cold(model), _memory(model), _counts(model))
     lines: list[RenderableType] = [table]
     if len(latency.models) > 1:
-        lines.append(Text(f"x: ratio to {control}, paired by round; ?: too few rounds to tell, raise --seconds", style="dim"))
+        lines.append(Text(f"x: ratio to {control}, and whether it is surely slower or faster; ?: too little data to tell", style="dim"))
     lines.append(Text(latency.note, style="dim"))
     lines.extend(Text(f"INVALID: {reason}", style=STYLES[Outcome.INVALID]) for reason in latency.invalid)
+    lines.extend(Text(f"unsteady, so only ratios are to be trusted: {reason}", style="yellow") for reason in latency.unsteady)
     return lines
+
+
+def calibration_view(found: Calibration) -> list[RenderableType]:
+    """Per quantile: how equal models differed, how often they were told apart, and what a gate could be asked here."""
+    times = f"{found.comparisons} comparisons of {found.seconds:g} s"
+    table = new_table(f"{found.instance} ({found.label}): {escape(found.model)} against itself, {times}")
+    for heading in ("quantile", "a round", "a launch", "told apart", *(f"margin in {name}" for name in _TOLD)):
+        table.add_column(heading, justify="left" if heading == "quantile" else "right")
+    for noise in found.noise:
+        spreads = (_spread([d for launch in noise.paired.rounds for d in launch]), _spread(noise.paired.launches))
+        margins = (found.tightest(noise.quantile, 0.05, seconds) for seconds in _TOLD.values())
+        shown = ("none" if margin is None else f"{margin:.1%}" for margin in margins)
+        table.add_row(noise.quantile, *spreads, f"{noise.alarms} of {found.comparisons}", *shown)
+    bound = 1 - 0.05 ** (1 / found.comparisons)
+    lines: list[RenderableType] = [table]
+    lines.append(Text("a round, a launch: 1.48 median absolute deviations of the ratio of equal models", style="dim"))
+    if not any(noise.alarms for noise in found.noise):
+        lines.append(Text(f"no false alarm in {found.comparisons}: their rate is below {bound:.0%} (95 %)", style="dim"))
+    lines.append(Text("margin: the tightest max_regress that equal models keep to 4 times in 5 at alpha 5 %", style="dim"))
+    lines.extend(Text(f"while calibrating: {reason}", style="yellow") for reason in found.unsteady)
+    return lines
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return "unknown"
+    middle = median(values)
+    return f"{1.4826 * median(abs(v - middle) for v in values):.2%}"
 
 
 def milliseconds(estimate: Estimate) -> str:
@@ -60,7 +92,9 @@ def milliseconds(estimate: Estimate) -> str:
 
 def _ratio(latency: InstanceLatency, model: ModelLatency, quantile: str) -> str:
     change = next((c for c in latency.changes.get(model.model.name, ()) if c.quantile == quantile), None)
-    return "" if change is None else f"\nx {escape(change.ratio.text(3))}"
+    if change is None:
+        return ""
+    return f"\nx {escape(change.ratio.text(3))}{'' if change.direction == 'unclear' else f' {change.direction}'}"
 
 
 def _memory(model: ModelLatency) -> str:
@@ -98,4 +132,5 @@ def _finding_line(finding: Finding) -> Text:
 
 
 def new_table(title: str) -> Table:
+    """A table as all of ours look."""
     return Table(title=title, title_justify="left", title_style="bold", header_style="", show_edge=False, pad_edge=False)

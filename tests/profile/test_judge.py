@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import msgspec
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from liftgate.profile.measure import Launch, Run
 from liftgate.profile.protocol import Ended, Ready
 from liftgate.profile.result import Label
 from liftgate.profile.samples import SampleBlock, Samples
+from liftgate.profile.sequential import paired_rounds, relative_gate
 from liftgate.quality.bootstrap import paired_over_users
 from liftgate.quality.evaluate import PairedPart
 
@@ -38,7 +41,7 @@ def run_of(instance: str, *, factor: float = 1.0, load_ms: float = 50.0, invalid
             ready = Ready(model=CONTROL, load_ns=int((load_ms + launch) * MS * scale), first_request_ns=MS)
             told.append(Launch(model=model, ready=ready, ended=Ended(memory_bytes=100 * 2**20 + launch, swapped_bytes=0)))
     label: Label = "measured" if instance == "local" else "emulated"
-    placement = Placement(instance=find_instance(instance), cpus=(0,), threads=1, label=label, note="")
+    placement = Placement(instance=find_instance(instance), cpus=(0,), threads=1, label=label, standing="")
     samples = Samples(instance=instance, models=("v1.0", "v1.1"), request_ids=("r",) * 200, blocks=tuple(blocks))
     return Run(
         placement=placement,
@@ -162,13 +165,13 @@ def test_quality_without_labels_is_undecided() -> None:
 
 
 def test_a_marginal_failure_among_many_gates_is_undecided_and_among_many_warnings_it_is_not() -> None:
-    run = run_of("local")
-    # Find a margin that fails alone at 5 % but not among ten gates: move it until the p-value lies between 0.005 and 0.05.
-    control, treatment = run.samples.of(0), run.samples.of(1)
-    ratios = np.log([np.median(t) / np.median(c) for a, b in zip(control, treatment, strict=True) for c, t in zip(a, b, strict=True)])
-    margin = np.expm1(ratios.mean() - 2.1 * ratios.std(ddof=1) / np.sqrt(len(ratios)))
+    # Find a margin that fails alone at 1 % but not among ten gates.
+    run = run_of("local", factor=1.05)
+    paired = paired_rounds(run.samples.of(0), run.samples.of(1), 0.5)
+    p_values = {margin: relative_gate(paired, margin, 0.05).p_fail or 1.0 for margin in np.arange(0.04, 0.06, 0.0001).tolist()}
+    margin = next(m for m, p in p_values.items() if 0.002 < p < 0.008)
     slower = run_of("local", factor=1.05)
-    alone = f'[[gate]]\nmetric = "latency_p50"\nmax_regress = {1.05 * (1 + margin) - 1:.8f}\n'
+    alone = f'[[gate]]\nmetric = "latency_p50"\nmax_regress = {margin:.8f}\n'
     assert judged(alone, slower).outcome is Outcome.FAIL
     warnings = alone + '[[gate]]\nmetric = "latency_p50"\nmax_regress = "50%"\nlevel = "warn"\n' * 9
     assert judged(warnings, slower).findings[0] == only(judged(alone, slower))
@@ -183,7 +186,7 @@ def test_too_few_requests_for_a_quantile_say_how_many_it_needs() -> None:
     few = msgspec.structs.replace(run, samples=msgspec.structs.replace(run.samples, blocks=tuple(cut)))
     finding = only(judged('[[gate]]\nmetric = "latency_p99"\nmax_regress = "5%"\n', few))
     assert finding.outcome is Outcome.UNDECIDED
-    assert "needs at least 100 requests per launch, has 50; about 2.0 times the time" in finding.reason
+    assert "needs at least 200 requests per launch, has 50; about 1.0 minutes more of measuring" in finding.reason
 
 
 def test_a_warning_never_changes_the_verdict() -> None:
@@ -194,7 +197,7 @@ def test_a_warning_never_changes_the_verdict() -> None:
 def test_undecided_gates_say_how_much_more_would_decide() -> None:
     finding = only(judged('[[gate]]\nmetric = "latency_p50"\nmax_regress = "5%"\n', run_of("local", factor=1.048)))
     assert finding.outcome is Outcome.UNDECIDED
-    assert "times the time (--seconds) would decide" in finding.reason
+    assert re.search(r"about \d+ minutes more of measuring would decide \(--seconds \d+\)", finding.reason)
 
 
 def test_findings_can_be_written_and_read_back() -> None:
