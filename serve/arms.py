@@ -29,11 +29,19 @@ WARM_UP_LENGTH = 8
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's outputs by name, its scores float64 `[candidates]`, and the seconds it took (waiting not included)."""
+    """A model's outputs by name, its scores float64 `[candidates]`, and the seconds it took (waiting not included).
+
+    `begun_ns` and `ended_ns` are its times on the monotonic clock.
+    """
 
     outputs: dict[str, np.ndarray]
     scores: np.ndarray
-    seconds: float
+    begun_ns: int
+    ended_ns: int
+
+    @property
+    def seconds(self) -> float:
+        return (self.ended_ns - self.begun_ns) / 1e9
 
 
 class _Workers:
@@ -150,9 +158,9 @@ class LoadedArm:
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Prediction:
         recorder = _Recorder(self.session)
-        started = time.perf_counter()
+        begun = time.perf_counter_ns()
         scores = scores_of(recorder, feeds, where=f"model {self.version}")
-        return Prediction(outputs=recorder.outputs, scores=scores, seconds=time.perf_counter() - started)
+        return Prediction(outputs=recorder.outputs, scores=scores, begun_ns=begun, ended_ns=time.perf_counter_ns())
 
     def _finished(self, future: asyncio.Future[Prediction]) -> None:
         self._busy -= 1

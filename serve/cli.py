@@ -18,6 +18,10 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
     logs: Annotated[Path, typer.Option(metavar="DIR", help="Where exposures and events are appended.")] = Path("logs"),
+    trace: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Record where requests spend their time, for `profile trace --spans`.")
+    ] = None,
+    trace_sample: Annotated[float, typer.Option(help="Share of requests to keep; the slowest are kept anyway.", min=0, max=1)] = 0.1,
     store: StoreOption = None,
 ) -> None:
     """Serve the arms of an experiment behind one port until interrupted."""
@@ -39,7 +43,7 @@ def serve(
             raise InputError.mismatch("serve", expected="--split with the models' weights", found="none", fix="for example --split 90:10")
         experiment = experiment_from_split(tuple(what), split)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if not run_experiment(experiment, host=host, port=port, logs=logs, store=store):
+    if not run_experiment(experiment, host=host, port=port, logs=logs, store=store, trace=trace, trace_sample=trace_sample):
         os._exit(0)  # the logs are closed; a runtime that is torn down in the middle of a hanging request aborts
 
 

@@ -25,12 +25,21 @@ class RouterProcess:
     """
 
     def __init__(
-        self, experiment: Path, *, logs: Path, store: Path | None = None, host: str = "127.0.0.1", port: int = 0, timeout_s: float = 60.0
+        self,
+        experiment: Path,
+        *,
+        logs: Path,
+        store: Path | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        timeout_s: float = 60.0,
+        trace: Path | None = None,
     ) -> None:
         self.host = host
         self.port = port
         self.logs = logs
         self._arguments = [str(experiment), "--logs", str(logs), "--host", host]
+        self._arguments += [] if trace is None else ["--trace", str(trace), "--trace-sample", "1"]
         self._store = store
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None

@@ -16,6 +16,7 @@ from ..core.columns import ALL_SEGMENTS
 from ..core.config import explain
 from ..core.errors import InputError, RunFailed, UnknownName
 from ..core.signature import Signature
+from ..core.spans import FALLBACK, FEATURES, INFER, NO_MARKS, PARSE, POSTPROCESS, QUEUE, RECORD, ROUTE, Marks, SpanRecorder
 from ..experiment.assignment import Assignment, assign
 from ..experiment.config import Experiment
 from ..experiment.records import EventIn, Exposure, Reason, Shown, exposure_id_of
@@ -67,6 +68,7 @@ class Router:
         events: Journal,
         *,
         now: Callable[[], datetime] = utc_now,
+        spans: SpanRecorder | None = None,
     ) -> None:
         self.experiment = experiment
         self.arms = dict(arms)
@@ -77,6 +79,7 @@ class Router:
         self._exposures = exposures
         self._events = events
         self._now = now
+        self._spans = spans
         self._config = experiment.digest
         outputs = [{o.name for o in arm.signature.outputs} for arm in arms.values()]
         common = set.intersection(*outputs)
@@ -107,20 +110,39 @@ class Router:
         `version` addresses one arm directly: that is recorded as an override and left out of the analysis. Raises InputError for a bad
         request, Overloaded, NotRecorded, and RunFailed when the control itself cannot answer.
         """
+        marks = NO_MARKS if self._spans is None else self._spans.begin()
+        try:
+            answer = await self._infer(body, marks, header_length=header_length, header_user=header_user, version=version)
+        except Exception as error:
+            marks.end(error=type(error).__name__)
+            raise
+        marks.end()
+        return answer
+
+    async def _infer(self, body: bytes, marks: Marks, *, header_length: str | None, header_user: str | None, version: str | None) -> Answer:
         started = time.perf_counter()
         arm = None if version is None else self.arm_of_version(version)
         request, tensors = decode_request(body, header_length)
         raw = wanted_outputs(request, self.outputs)
         unit, segment = _unit_of(request, header_user), _segment_of(request)
+        marks.mark(PARSE)
         feeds = self._all_feeds(tensors)
+        marks.mark(FEATURES)
         self.metrics.observe("request_preprocess_seconds", time.perf_counter() - started, model_name=self.experiment.name)
         assigned = assign(self.experiment, unit)
+        marks.mark(ROUTE)
         self.in_flight += 1
         try:
-            served = await self._serve(assigned, feeds, arm)
+            served = await self._serve(assigned, feeds, arm, marks)
+            marks.add(QUEUE, served.prediction.begun_ns)
+            marks.add(INFER, served.prediction.ended_ns)
             exposure = self._exposure(request, assigned, served, tensors=tensors, segment=segment, started=started)
             answer = self._answer(request, raw, served, exposure)  # first: an answer that cannot be written must not be recorded
+            marks.mark(POSTPROCESS)
             await self._record(exposure)
+            marks.mark(RECORD)
+            if marks is not NO_MARKS:
+                marks.attributes = {"request_id": exposure.request_id, "arm": served.arm.name, "model": served.arm.version}
         finally:
             self.in_flight -= 1
         return answer
@@ -130,7 +152,7 @@ class Router:
         refuse_unknown(tensors, self.inputs)
         return [feeds_for(tensors, signature) for signature in self._signatures]
 
-    async def _serve(self, assigned: Assignment, feeds: list[dict[str, np.ndarray]], override: LoadedArm | None) -> _Served:
+    async def _serve(self, assigned: Assignment, feeds: list[dict[str, np.ndarray]], override: LoadedArm | None, marks: Marks) -> _Served:
         def feeds_of(arm: LoadedArm) -> dict[str, np.ndarray]:
             return feeds[self._signatures.index(arm.signature)]
 
@@ -148,6 +170,7 @@ class Router:
                 except Exception as error:  # whatever a treatment does, the control answers and the record says why
                     failure = f"{arm.name}: {type(error).__name__}: {_first_line(error)}"
             self.metrics.count("liftgate_fallback_total", arm=arm.name, version=arm.version)
+            marks.mark(FALLBACK)
             # An override that fell back stays an override: it must not enter the analysis.
             reason, detail = ("override" if override else "fallback"), failure
         if self.control.full:
