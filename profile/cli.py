@@ -44,6 +44,7 @@ app.command("comment")(ci.comment_command)
 app.command("schema")(ci.schema_command)
 app.command("trend")(ci.trend_command)
 app.command("load")(load.load_command)
+app.command("sweep")(load.sweep_command)
 
 
 class Undecided(StrEnum):

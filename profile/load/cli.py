@@ -79,6 +79,51 @@ def load_command(
     write_json(run.result, json_path)
 
 
+@door
+def sweep_command(
+    models: ModelsArgument,
+    budget: Annotated[str, typer.Option("--budget", metavar="TEXT|FILE", help='Limits such as "p95 20 ms", or a budget.toml.')],
+    trace: TraceOption = None,
+    trace_column: TraceColumnOption = None,
+    requests: RequestsOption = None,
+    instance: InstanceOption = "local",
+    servers: ServersOption = 1,
+    seconds: Annotated[float, typer.Option("--seconds", help="At most about this long is each model loaded.")] = 60.0,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
+    out: OutOption = None,
+    store: StoreOption = None,
+    json_path: JsonOption = None,
+) -> None:
+    """The highest rate at which a model keeps its latency limits, and what a million requests cost there."""
+    from .arrivals import arrivals_of  # noqa: PLC0415 - --help must not wait for pyarrow and scipy
+    from .files import SWEEP_FILE, write_result  # noqa: PLC0415
+    from .sweep import sweep  # noqa: PLC0415
+    from .view import sweep_view  # noqa: PLC0415
+
+    check_json(json_path)
+    _check_out(out)
+    with progress_bar() as progress:
+        found = sweep(
+            models,
+            budget,
+            arrivals=None if trace is None else arrivals_of(None, trace, trace_column),
+            requests=requests,
+            instance=instance,
+            servers=servers,
+            seconds=seconds,
+            seed=seed,
+            store=_store(store),
+            threads=threads,
+            progress=progress,
+        )
+    open_console(json_path).print(sweep_view(found))
+    if out is not None:
+        write_result(out / SWEEP_FILE, found)
+        say(f"\nresult: {out / SWEEP_FILE}", json_path=json_path)
+    write_json(found, json_path)
+
+
 def _check_out(out: Path | None) -> None:
     from ..run_folder import check_folder  # noqa: PLC0415
 

@@ -15,6 +15,7 @@ from .load import LoadRun
 from .trial import Trial
 
 LOAD_FILE = "load.json"
+SWEEP_FILE = "sweep.json"
 SAMPLES_FILE = "load_samples.parquet"
 
 
@@ -53,7 +54,7 @@ def _table(run: LoadRun, model: str, launch: int, trial: Trial) -> pa.Table:
     )
 
 
-def _padded(ns: Sequence[int] | np.ndarray, size: int) -> pa.Array:
+def _padded(ns: Sequence[int] | np.ndarray, size: int) -> pa.Int64Array:
     values = np.zeros(size, dtype=np.int64)
     values[: len(ns)] = ns
     return pa.array(values, mask=np.arange(size) >= len(ns))

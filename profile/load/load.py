@@ -14,7 +14,6 @@ import numpy as np
 
 from ...core.artifact import ModelRef
 from ...core.errors import InputError
-from ...core.machine import this_machine, tool_versions
 from ...core.progress import Progress, silent
 from ...core.requests import Requests
 from ...core.store import Store
@@ -26,14 +25,13 @@ from ..measure import LAUNCHES, Launch, Positions, Subject, memory_reasons, pool
 from ..result import QUANTILES
 from ..statistics import quantile_estimate
 from .arrivals import Arrivals, ref_of
+from .conditions import conditions_of
 from .limits import LatencyLimit, parse_limits
-from .result import Conditions, Load, ModelLoad, distribution
-from .trial import Trial, answer, lag_ms, latencies, over_trials, overload, play, services, utilisation
+from .result import Load, ModelLoad
+from .trial import LAG_LIMIT, Trial, answer, lag_ms, latencies, over_trials, overload, play, services, utilisation
 
 # Fewer requests than this per process say nothing, more than that do not fit a message.
 _FEWEST, _MOST = 20, 300_000
-# Of the limit (or of p95): a server that is later than this by itself is measured, not the model.
-LAG_LIMIT = 0.05
 _SEVERAL_SERVERS = ("onnxruntime", "pytorch")
 
 
@@ -91,32 +89,22 @@ def load(
                     progress(f"load on {placement.instance.name}", launch * len(subjects) + turn + 1, launches * len(subjects))
                 told += [Launch(model=m, ready=readies[m], ended=worker.stop()) for m, worker in enumerate(workers)]
     seen = disturbances(before, read_counters(placement.cpus), [trial.wait for mine in trials for trial in mine])
-    conditions = Conditions(
-        instance=placement.instance.name,
-        label=placement.label,
-        note=placement.note,
-        threads=placement.threads,
-        servers=servers,
-        cpus=placement.cpus,
-        requests=asked.ref,
-        candidates_per_request=distribution(pool.candidates(subjects[0].signature)),
-        machine=this_machine(),
-        tools=tool_versions(),
-        seed=seed,
-        started_at=started_at.isoformat(timespec="seconds"),
-        seconds=round(time.monotonic() - begun, 3),
-    )
+    invalid = seen.fatal + seen.shared + memory_reasons(told, subjects, placement)
     result = Load(
-        conditions=conditions,
+        conditions=conditions_of(
+            placement, servers=servers, asked=asked, pool=pool, subjects=subjects, seed=seed, started_at=started_at, begun=begun
+        ),
         arrivals=ref_of(arrivals),
-        models=tuple(summary(s.ref, mine, servers=servers, limits=limits) for s, mine in zip(subjects, trials, strict=True)),
-        invalid=seen.fatal + seen.shared + memory_reasons(told, subjects, placement),
+        models=tuple(
+            summary(s.ref, mine, servers=servers, limits=limits, trusted=not invalid) for s, mine in zip(subjects, trials, strict=True)
+        ),
+        invalid=invalid,
     )
     return LoadRun(result=result, request_ids=tuple(pool.request_ids), trials=tuple(tuple(mine) for mine in trials))
 
 
-def summary(ref: ModelRef, trials: Sequence[Trial], *, servers: int, limits: Sequence[LatencyLimit]) -> ModelLoad:
-    """What a model's trials, one per launch, amount to."""
+def summary(ref: ModelRef, trials: Sequence[Trial], *, servers: int, limits: Sequence[LatencyLimit], trusted: bool = True) -> ModelLoad:
+    """What a model's trials, one per launch, amount to; limits stay unanswered when they, or the whole run (`trusted`), are invalid."""
     overloaded = overload(trials, servers)
     by_latency, by_service = latencies(trials), services(trials)
     quantiles = {**QUANTILES, **{limit.quantile: limit.p for limit in limits}}
@@ -124,6 +112,8 @@ def summary(ref: ModelRef, trials: Sequence[Trial], *, servers: int, limits: Seq
     lag = {name: lag_ms(trials, p) for name, p in QUANTILES.items()}
     against = {limit.text: limit.limit_ms for limit in limits} or {"latency's p95": latency["p95"].value or 0.0}
     changed = drift(by_service)
+    invalid = lag_reasons(lag["p99"], against) + (() if changed is None else (changed,))
+    answers = [answer(trials, limit, overloaded) for limit in limits]
     return ModelLoad(
         model=ref,
         latency_ms=latency,
@@ -136,8 +126,8 @@ def summary(ref: ModelRef, trials: Sequence[Trial], *, servers: int, limits: Seq
         unanswered=sum(t.unanswered for t in trials),
         launches=len(trials),
         overload=overloaded,
-        limits=tuple(answer(trials, limit, overloaded) for limit in limits),
-        invalid=lag_reasons(lag["p99"], against) + (() if changed is None else (changed,)),
+        limits=tuple(answers if trusted and not invalid else (msgspec.structs.replace(one, answer="invalid") for one in answers)),
+        invalid=invalid,
     )
 
 

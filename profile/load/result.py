@@ -16,7 +16,7 @@ from ..result import Label
 from .arrivals import ArrivalsRef
 from .limits import LatencyLimit
 
-Answer = Literal["meets", "misses", "unclear"]
+Answer = Literal["meets", "misses", "unclear", "invalid"]
 
 
 class Distribution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,7 +55,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class LimitAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whether one latency limit was kept, by an exact binomial test at the effective sample size."""
+    """Whether one latency limit was kept, by an exact binomial test at the effective sample size; "invalid" when nothing can be said."""
 
     limit: LatencyLimit
     answer: Answer

@@ -22,6 +22,8 @@ BATCHES = 10
 # Each schedule begins with an empty queue; the first requests find a shorter one than later ones do and are not counted.
 _FILLING = 0.05
 _WARMUP = 10
+# Of the limit (or of p95): where a server is late by more than this at p99, it is measured and not the model.
+LAG_LIMIT = 0.05
 # Of the schedule's length: how long the queue may need to empty after the last arrival before there is no steady state to speak of.
 _BACKLOG = 0.10
 # How long after its end, again of its length, a schedule is given up.
@@ -125,6 +127,14 @@ def answer(trials: Sequence[Trial], limit: LatencyLimit, overloaded: str | None)
     outcome = absolute_gate(batches, limit.p, limit.limit_ms, limit.alpha).outcome
     words: dict[Outcome, Answer] = {Outcome.PASS: "meets", Outcome.FAIL: "misses"}
     return LimitAnswer(limit=limit, answer=words.get(outcome, "unclear"), found_ms=found)
+
+
+def answer_of(fresh: Trial, all_at_rate: Sequence[Trial], limits: Sequence[LatencyLimit], *, servers: int) -> Answer:
+    """What a fresh trial says about all limits; where it cannot tell alone, what it says together with earlier ones at its rate."""
+    alone = together([answer([fresh], limit, overload([fresh], servers)) for limit in limits])
+    if alone != "unclear" or len(all_at_rate) == 1:
+        return alone
+    return together([answer(all_at_rate, limit, overload(all_at_rate, servers)) for limit in limits])
 
 
 def together(answers: Sequence[LimitAnswer]) -> Answer:

@@ -10,10 +10,11 @@ from rich.text import Text
 
 from ..render import milliseconds, new_table
 from .arrivals import ArrivalsRef
-from .result import Answer, Conditions, Distribution, Load, ModelLoad
+from .result import Answer, Conditions, Cost, Distribution, Load, ModelLoad, ModelSweep, Sweep
+from .trial import LAG_LIMIT
 
-_STYLES: dict[Answer, str] = {"meets": "bold green", "misses": "bold red", "unclear": "bold yellow"}
 _INVALID = "bold magenta"
+_STYLES: dict[Answer, str] = {"meets": "bold green", "misses": "bold red", "unclear": "bold yellow", "invalid": _INVALID}
 
 
 def load_view(result: Load) -> RenderableType:
@@ -28,6 +29,30 @@ def load_view(result: Load) -> RenderableType:
     lines: list[RenderableType] = [table]
     for model in result.models:
         lines += _words(model)
+    lines += conditions_view(at)
+    lines += [Text(f"INVALID: {reason}", style=_INVALID) for reason in result.invalid]
+    return Group(*lines)
+
+
+def sweep_view(result: Sweep) -> RenderableType:
+    """One row per model with the interval of its rate, then every trial."""
+    at, names = result.conditions, ", ".join(limit.text for limit in result.limits)
+    arrivals = "Poisson" if result.arrivals.process == "poisson" else f"{result.arrivals.source}, time scaled"
+    table = new_table(f"{at.instance} ({at.label}, {_servers(at)}): highest rate that keeps {names}; {arrivals}")
+    for heading in ("model", "keeps up to per s", "misses from per s", "busy at most per s", "USD per million", "against the first"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for model in result.models:
+        confirmed = "" if model.confirmed or model.meets_per_s is None else " (not confirmed)"
+        rates = (f"{_rate(model.meets_per_s)}{confirmed}", _rate(model.misses_per_s), f"{model.capacity_per_s:.1f}")
+        table.add_row(escape(model.model.name), *rates, _cost(model.cost), escape(_against(model, result.models[0])))
+    lines: list[RenderableType] = [table]
+    lines += [Text(f"{model.model.name}: {model.why}", style="yellow") for model in result.models if model.why]
+    prices = {
+        f"price ({one.label} rate): {one.usd_per_hour:g} USD/h, {one.price}" for one in (m.cost for m in result.models) if one is not None
+    }
+    lines += [Text(words, style="dim") for words in sorted(prices)]
+    for model in result.models:
+        lines += ["", _trials(model, result)]
     lines += conditions_view(at)
     lines += [Text(f"INVALID: {reason}", style=_INVALID) for reason in result.invalid]
     return Group(*lines)
@@ -69,6 +94,48 @@ def _words(model: ModelLoad) -> list[RenderableType]:
         lines.append(answer_text(one.answer, f"{model.model.name}: {one.limit.text}: found {one.found_ms.text(3)} ms"))
     lines += [Text(f"INVALID: {model.model.name}: {reason}", style=_INVALID) for reason in model.invalid]
     return lines
+
+
+def _rate(rate_per_s: float | None) -> str:
+    return "none seen" if rate_per_s is None else f"{rate_per_s:.1f}" if rate_per_s >= 10 else f"{rate_per_s:.3f}"
+
+
+def _cost(found: Cost | None) -> str:
+    if found is None:
+        return "?"
+    return f"{found.high:.4f}" if found.low is None else escape(f"[{found.low:.4f}, {found.high:.4f}]")
+
+
+def _against(model: ModelSweep, base: ModelSweep) -> str:
+    """The ratio of two intervals of rates: from the worst to the best that both allow."""
+    if model is base or model.meets_per_s is None or base.meets_per_s is None:
+        return ""
+    low = None if base.misses_per_s is None else model.meets_per_s / base.misses_per_s
+    high = None if model.misses_per_s is None else model.misses_per_s / base.meets_per_s
+    return "x [" + ", ".join("?" if bound is None else f"{bound:.2f}" for bound in (low, high)) + "] the rate"
+
+
+def _trials(model: ModelSweep, result: Sweep) -> RenderableType:
+    """Every trial by rate, with a bar as long as the first limited quantile: the limit is at the mark."""
+    table = new_table(f"trials of {escape(model.model.name)}")
+    limit_ms = result.limits[0].limit_ms
+    for heading in ("requests/s", "busy", *(f"{limit.quantile} ms" for limit in result.limits), f"| {result.limits[0].text}", "trial"):
+        table.add_column(escape(heading), justify="left" if heading in ("trial", f"| {result.limits[0].text}") else "right")
+    for point in sorted(model.points, key=lambda one: one.rate_per_s):
+        found = [milliseconds(one) for one in point.found_ms]
+        late = point.lag_p99_ms > LAG_LIMIT * min(limit.limit_ms for limit in result.limits)
+        extra = " overloaded" if point.overload else f" (server late by {point.lag_p99_ms:.2f} ms at p99)" if late else ""
+        words = Text(point.answer, style=_STYLES[point.answer]) + Text(extra, style="dim")
+        table.add_row(f"{point.rate_per_s:.1f}", f"{point.utilisation:.0%}", *found, _bar(point.found_ms[0].value or 0.0, limit_ms), words)
+    return table
+
+
+def _bar(ms: float, limit_ms: float, width: int = 24) -> str:
+    """`####|   ` on a scale whose mark is the limit; `>` when it does not fit."""
+    mark, filled = width // 2, round(ms / limit_ms * width / 2)
+    cells = ["#" if i < filled else " " for i in range(width)]
+    cells[mark] = "|"
+    return "".join(cells) + (">" if filled > width else "")
 
 
 def _servers(at: Conditions) -> str:

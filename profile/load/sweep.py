@@ -1,0 +1,210 @@
+"""`sweep`: the highest rate at which a model keeps its latency limits, and what a million requests cost at it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from ...core.errors import InputError
+from ...core.progress import Progress, silent
+from ...core.requests import Requests
+from ...core.store import Store
+from ..health import disturbances, read_counters
+from ..inputs import Model, load_requests, load_subjects
+from ..instance import LOCAL, Instance, Price
+from ..launch import WorkerHandle, aside
+from ..measure import Positions, Subject, pilot, pool_of, start_workers
+from ..result import Label
+from ..statistics import quantile_estimate
+from .arrivals import Arrivals, Poisson, ref_of
+from .conditions import conditions_of
+from .limits import LatencyLimit, parse_limits
+from .load import check_servers, placed
+from .result import Answer, Cost, ModelSweep, RatePoint, Sweep
+from .search import TOLERANCE, Search
+from .trial import LAG_LIMIT, Trial, answer_of, lag_ms, latencies, overload, play, utilisation
+
+# Of the rate at which a server would never rest: where the search begins, and beyond which it does not go.
+_START, _CEILING = 0.5, 1.5
+# A trial holds so many requests that this many are beyond the limit where it is just kept, lasts long enough to meet what disturbs a machine,
+# and takes no larger share of a model's time.
+_BEYOND, _TRIAL_LEAST_S, _TRIAL_MOST_S, _TRIAL_SHARE = 40, 0.5, 30.0, 0.08
+_FEWEST, _MOST = 100, 50_000
+
+
+def sweep(
+    models: Sequence[Model],
+    budget: str,
+    *,
+    arrivals: Arrivals | None = None,
+    requests: Requests | Path | str | None = None,
+    instance: str = LOCAL,
+    servers: int = 1,
+    seconds: float = 60.0,
+    seed: int = 0,
+    store: Store | Path | str | None = None,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> Sweep:
+    """Search for the highest rate at which each of `models` keeps the limits in `budget`, for at most about `seconds` of load each.
+
+    Models take turns, trial by trial. `arrivals` is a trace to scale, Poisson when None. Raises InputError before anything is measured,
+    RunFailed when a worker dies.
+    """
+    begun, started_at = time.monotonic(), datetime.now(UTC)
+    if not 1 <= seconds <= 24 * 3600:
+        raise InputError.mismatch("--seconds", expected="1 to a day", found=f"{seconds:g}")
+    store, placement = Store.of(store), placed(instance, threads, servers)
+    limits = parse_limits(budget, instance=placement.instance.name)
+    subjects = load_subjects(models, store)
+    check_servers(subjects, servers)
+    asked = load_requests(requests, subjects, seed)
+    rng = np.random.default_rng(seed)
+    pool = pool_of(subjects, asked, rng)
+    shape = arrivals or Poisson(rate_per_s=1.0)
+    lines = [_Line(subject, limits, servers, seconds, Positions(len(pool), rng)) for subject in subjects]
+    before = read_counters(placement.cpus)
+    with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
+        file = Path(folder) / "requests.parquet"
+        pool.write(file)
+        while waiting := [number for number, line in enumerate(lines) if line.upcoming() is not None]:
+            with ExitStack() as living:
+                workers, _ = start_workers(subjects, placement, store, file, living=living, rng=rng)
+                for number in waiting:
+                    lines[number].begin(workers[number], len(pool))
+                # Rates that are tried again are tried in processes of their own: those differ, too.
+                again = False
+                while not again:
+                    for number in rng.permutation(waiting).tolist():
+                        rate = lines[number].upcoming()
+                        if rate is None:
+                            continue
+                        again |= not lines[number].search.is_fresh(rate)
+                        lines[number].trial(workers[number], rate, shape, int(rng.integers(2**31)))
+                        progress(
+                            f"sweep on {placement.instance.name}",
+                            round(sum(min(x.spent_s, seconds) for x in lines)),
+                            round(seconds * len(lines)),
+                        )
+                    again |= all(line.upcoming() is None for line in lines)
+    seen = disturbances(before, read_counters(placement.cpus), [trial.wait for line in lines for trial in line.trials])
+    return Sweep(
+        conditions=conditions_of(
+            placement, servers=servers, asked=asked, pool=pool, subjects=subjects, seed=seed, started_at=started_at, begun=begun
+        ),
+        arrivals=ref_of(shape),
+        limits=limits,
+        models=tuple(line.result(placement.instance, placement.label) for line in lines),
+        invalid=seen.fatal + seen.shared,
+    )
+
+
+class _Line:
+    """One model's search: its trials so far."""
+
+    def __init__(self, subject: Subject, limits: Sequence[LatencyLimit], servers: int, seconds: float, positions: Positions) -> None:
+        self._subject, self._limits, self._servers, self._seconds, self._positions = subject, limits, servers, seconds, positions
+        self._by_rate: dict[float, list[Trial]] = {}
+        self._points: list[RatePoint] = []
+        self.search = Search(1.0, 1.0)
+        self.spent_s = 0.0
+
+    @property
+    def trials(self) -> list[Trial]:
+        return [trial for trials in self._by_rate.values() for trial in trials]
+
+    def upcoming(self) -> float | None:
+        """The rate to try next; None when done or out of time."""
+        return self.search.next_rate() if self.spent_s < self._seconds else None
+
+    def begin(self, worker: WorkerHandle, pool: int) -> None:
+        """Warm a new process up; the first one says where the search begins."""
+        capacity = self._servers / max(pilot(worker, pool), 1e-6)
+        if not self._points:
+            self.search = Search(_START * capacity, _CEILING * capacity)
+
+    def trial(self, worker: WorkerHandle, rate_per_s: float, shape: Arrivals, seed: int) -> None:
+        """Load the model at a rate and tell the search what became of it."""
+        hardest = max(limit.p for limit in self._limits)
+        longest_s = min(self._seconds * _TRIAL_SHARE, _TRIAL_MOST_S)
+        wanted = max(_BEYOND / (1 - hardest), rate_per_s * _TRIAL_LEAST_S)
+        count = int(np.clip(min(wanted, rate_per_s * longest_s), _FEWEST, _MOST))
+        due_ns = shape.at_rate(rate_per_s).draw(count, np.random.default_rng(seed))
+        one = play(worker, self._positions.draw(count), due_ns, self._servers)
+        self._by_rate.setdefault(rate_per_s, []).append(one)
+        self.spent_s += one.end_ns / 1e9
+        late_ms = lag_ms([one], 0.99)
+        found: Answer = "unclear"
+        if late_ms <= LAG_LIMIT * min(limit.limit_ms for limit in self._limits):
+            found = answer_of(one, self._by_rate[rate_per_s], self._limits, servers=self._servers)
+        self.search.tell(rate_per_s, found)
+        self._points.append(
+            RatePoint(
+                rate_per_s=rate_per_s,
+                seed=seed,
+                found_ms=tuple(quantile_estimate(latencies([one]), limit.p) for limit in self._limits),
+                utilisation=utilisation(one, self._servers),
+                requests=count,
+                lag_p99_ms=late_ms,
+                overload=overload([one], self._servers),
+                answer=found,
+            )
+        )
+
+    def result(self, instance: Instance, label: Label) -> ModelSweep:
+        """What the search has found."""
+        met, missed = self.search.meets_per_s, self.search.misses_per_s
+        service_s = float(np.mean(np.concatenate([trial.service_ns for trial in self.trials]))) / 1e9
+        return ModelSweep(
+            model=self._subject.ref,
+            meets_per_s=met,
+            misses_per_s=missed,
+            confirmed=self.search.confirmed,
+            capacity_per_s=self._servers / service_s,
+            points=tuple(self._points),
+            cost=cost(instance, label, met, missed),
+            why=self._why(met, missed),
+        )
+
+    def _why(self, met: float | None, missed: float | None) -> str:
+        """What keeps the interval from being narrower; empty when nothing does."""
+        late = sum(point.lag_p99_ms > LAG_LIMIT * min(limit.limit_ms for limit in self._limits) for point in self._points)
+        parts = []
+        if met is None and missed is None:
+            parts.append("no trial was clear")
+        elif met is None:
+            parts.append(f"no rate down to {min(point.rate_per_s for point in self._points):.3g}/s was seen to keep the limits")
+        elif missed is None:
+            parts.append("no rate was seen to miss the limits")
+        elif missed / met > TOLERANCE:
+            parts.append("rates between were unclear")
+        if self.spent_s >= self._seconds and (parts or not self.search.confirmed):
+            parts.append(f"the time was up after {len(self._points)} trials: raise --seconds")
+        if late:
+            parts.append(f"in {late} of {len(self._points)} trials the server itself was late by over {LAG_LIMIT:.0%} of the limit")
+        return "; ".join(parts)
+
+
+def usd_per_million(usd_per_hour: float, rate_per_s: float) -> float:
+    """What a million requests cost at a steady rate."""
+    return usd_per_hour / 3600 / rate_per_s * 1e6
+
+
+def cost(instance: Instance, label: Label, meets_per_s: float | None, misses_per_s: float | None) -> Cost | None:
+    """Cost at the ends of the interval; None when the instance has no price or no rate keeps the limits."""
+    if not isinstance(instance.price, Price) or meets_per_s is None:
+        return None
+    price = instance.price
+    return Cost(
+        low=None if misses_per_s is None else usd_per_million(price.usd_per_hour, misses_per_s),
+        high=usd_per_million(price.usd_per_hour, meets_per_s),
+        usd_per_hour=price.usd_per_hour,
+        price=f"{price.region}, {price.date:%Y-%m-%d}, {price.source}",
+        label=label,
+    )
