@@ -36,7 +36,7 @@ class Worker:
         import_runtime(path)
         requests = Requests.read(Path(command.requests))
         started = time.perf_counter_ns()
-        settings = SessionSettings(threads=command.threads, device=command.device)
+        settings = self.settings(command)
         # The parent has opened the file before: trying it again would count as loading time.
         self.session: Session = (
             open_file(path, settings) if path.is_file() else open_session(path, settings, store=Store(Path(command.store)))
@@ -56,6 +56,10 @@ class Worker:
         _reset_peak()
         gc.freeze()
 
+    def settings(self, command: Open) -> SessionSettings:
+        """How the session is opened."""
+        return SessionSettings(threads=command.threads, device=command.device)
+
     def block(self, command: Block) -> BlockDone:
         """Time the requests of one block, in nanoseconds each."""
         feeds = [self.feeds[i] for i in command.indices]
@@ -71,7 +75,7 @@ class Worker:
             samples[position] = clock() - start
         gc.enable()
         after = scheduled_ns()
-        ran, waited = _spent(before, after)
+        ran, waited = spent(before, after)
         return BlockDone(samples=samples.tobytes(), waited_ns=waited, ran_ns=ran)
 
     def schedule(self, command: Schedule) -> ScheduleDone:
@@ -89,7 +93,7 @@ class Worker:
                 self.session.run, feeds, command.arrivals_ns, servers=command.servers, threads=threads, give_up_ns=command.give_up_ns
             )
             gc.enable()
-            ran, waited = _spent(before, scheduled_ns())
+            ran, waited = spent(before, scheduled_ns())
         latency, service, lag = (ns.astype("<i8").tobytes() for ns in (found.latency_ns, found.service_ns, found.lag_ns))
         return ScheduleDone(latency=latency, service=service, lag=lag, waited_ns=waited, ran_ns=ran)
 
@@ -133,7 +137,7 @@ def scheduled_ns(process: Path = _PROCESS) -> tuple[int, int] | None:
     return ran, waited
 
 
-def _spent(before: tuple[int, int] | None, after: tuple[int, int] | None) -> tuple[int | None, int | None]:
+def spent(before: tuple[int, int] | None, after: tuple[int, int] | None) -> tuple[int | None, int | None]:
     """Nanoseconds run and waited between two readings of `scheduled_ns`; None where the kernel does not count."""
     return (None, None) if before is None or after is None else (after[0] - before[0], after[1] - before[1])
 

@@ -58,6 +58,11 @@ class OnnxSession:
     def signature(self) -> Signature:
         return self._signature
 
+    def end_node_times(self) -> tuple[Path, int]:
+        """Stop recording node times: the file they are in, and when its times count from, in Unix nanoseconds."""
+        begun: int = self._session.get_profiling_start_time_ns()
+        return Path(self._session.end_profiling()), begun
+
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return run_either(self._run, feeds, self._once)
 
@@ -75,6 +80,9 @@ def session_options(settings: SessionSettings) -> ort.SessionOptions:
     options.enable_cpu_mem_arena = settings.arena is not False
     # Failures are raised; logging them as well would only clutter the terminal.
     options.log_severity_level = 4
+    if settings.node_times is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = settings.node_times
     return options
 
 

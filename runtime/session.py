@@ -29,13 +29,15 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     None leaves a setting to what the model's recipe said, and where that said nothing: one thread, no spinning, an arena. Threads are
     always set: left alone, runtimes size their pools from the host's cores and ignore the limits they run under. Spinning is off because
     a spinning pool steals the cores of whatever runs beside it. On `cuda` a session takes its inputs from main memory and gives its outputs
-    there, and `run` returns when they have arrived.
+    there, and `run` returns when they have arrived. `node_times` is the beginning of the name of a file that ONNX Runtime writes its node
+    times to, which slows the model down.
     """
 
     threads: int | None = None
     spinning: bool | None = None
     arena: bool | None = None
     device: Device = "cpu"
+    node_times: str | None = None
 
     def over(self, defaults: SessionDefaults | None) -> SessionSettings:
         """These settings, with what they leave open taken from `defaults`."""
@@ -46,6 +48,7 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             spinning=defaults.spinning if self.spinning is None else self.spinning,
             arena=defaults.arena if self.arena is None else self.arena,
             device=self.device,
+            node_times=self.node_times,
         )
 
     @property
