@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "liftgate needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "Setting up $(VENV) (once, a few minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,client,hf,openvino]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,client,hf,openvino,mlperf]'
 	@touch $(READY)
 
 demo: $(READY)
@@ -43,7 +43,7 @@ bench: $(READY)
 lock:
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; $(PYTHON) -m venv "$$folder/v"; \
 	"$$folder/v/bin/python" -m pip install --quiet torch==2.13.0; \
-	"$$folder/v/bin/python" -m pip install --quiet '.[dev,client,hf,openvino]'; \
+	"$$folder/v/bin/python" -m pip install --quiet '.[dev,client,hf,openvino,mlperf]'; \
 	{ echo "# Every version of a known-good environment (all extras). Rewritten by \`make lock\`."; \
 	"$$folder/v/bin/python" -m pip freeze --all --exclude liftgate --exclude pip | sed 's/+cpu$$//'; } > constraints.new
 	@mv constraints.new constraints.txt
