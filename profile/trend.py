@@ -118,9 +118,13 @@ def trend_line(result: Comparison, verdict: Verdict) -> TrendLine:
 
 
 def trend_file(place: Path, machine: Machine) -> Path:
-    """`place` itself when it is a file or named like one, else this machine's file in the folder `place`."""
-    if place.is_file() or (place.suffix == SUFFIX and not place.is_dir()):
+    """`place` itself when it is named like a file of lines, else this machine's file in the folder `place`; raises InputError."""
+    if place.suffix == SUFFIX and not place.is_dir():
         return place
+    if place.is_file():
+        raise InputError.mismatch(
+            str(place), expected=f"a folder or a file that ends in {SUFFIX}", found="another file", fix="choose another place"
+        )
     # The fingerprint may come from a result that somebody else wrote: it names a file, so it must be nothing else.
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", machine.fingerprint):
         raise InputError.mismatch("machine fingerprint", expected="letters and digits", found=repr(machine.fingerprint))

@@ -9,7 +9,9 @@ from pathlib import Path
 import msgspec
 
 from ...core.errors import InputError
+from ...core.machine import this_machine
 from ..run_folder import check_file
+from ..trend import trend_file
 
 
 class Outputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +30,7 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
             if file is not None:
                 check_file(file)
         if self.trend is not None:
-            check_file(self.trend / "probe" if self.trend.is_dir() or not self.trend.suffix else self.trend)
+            check_file(trend_file(self.trend, this_machine()))
 
 
 def append_text(path: Path, text: str) -> None:
