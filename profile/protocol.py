@@ -60,9 +60,10 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
-    """The model is loaded: how long that and the first answer took."""
+    """The model is loaded: how long importing its runtime, loading and the first answer took."""
 
     model: ModelRef
+    import_ns: int
     load_ns: int
     first_request_ns: int
 
@@ -78,6 +79,11 @@ class BlockDone(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     waited_ns: int | None
     ran_ns: int | None
 
+    @property
+    def wait(self) -> tuple[int, int] | None:
+        """Nanoseconds waited and run; None where the kernel does not tell."""
+        return None if self.waited_ns is None or self.ran_ns is None else (self.waited_ns, self.ran_ns)
+
 
 class ScheduleDone(msgspec.Struct, frozen=True, kw_only=True, tag="schedule_done"):
     """Little-endian int64 nanoseconds per answered request, in order of arrival; the requests after them were given up.
@@ -90,6 +96,11 @@ class ScheduleDone(msgspec.Struct, frozen=True, kw_only=True, tag="schedule_done
     lag: bytes
     waited_ns: int | None
     ran_ns: int | None
+
+    @property
+    def wait(self) -> tuple[int, int] | None:
+        """As BlockDone's."""
+        return None if self.waited_ns is None or self.ran_ns is None else (self.waited_ns, self.ran_ns)
 
 
 class LoadgenDone(msgspec.Struct, frozen=True, kw_only=True, tag="loadgen_done"):

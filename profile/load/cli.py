@@ -124,6 +124,47 @@ def sweep_command(
     write_json(found, json_path)
 
 
+@door
+def coldstart_command(
+    models: ModelsArgument,
+    launches: Annotated[int, typer.Option("--launches", help="Fresh processes per model.")] = 10,
+    cold_cache: Annotated[
+        bool, typer.Option("--cold-cache", help="Put the model's files out of the page cache before every start (needs no root).")
+    ] = False,
+    requests: RequestsOption = None,
+    instance: InstanceOption = "local",
+    seed: SeedOption = 0,
+    threads: Annotated[int | None, typer.Option("--threads", help="Default: one per core of the instance.", min=1)] = None,
+    out: OutOption = None,
+    store: StoreOption = None,
+    json_path: JsonOption = None,
+) -> None:
+    """What the first requests of a fresh process wait for: import, load, first answer, and until answers are steady."""
+    from .coldstart import coldstart  # noqa: PLC0415 - --help must not wait for pyarrow and scipy
+    from .files import COLDSTART_FILE, write_result  # noqa: PLC0415
+    from .view import coldstart_view  # noqa: PLC0415
+
+    check_json(json_path)
+    _check_out(out)
+    with progress_bar() as progress:
+        found = coldstart(
+            models,
+            requests=requests,
+            instance=instance,
+            launches=launches,
+            cold_cache=cold_cache,
+            seed=seed,
+            store=_store(store),
+            threads=threads,
+            progress=progress,
+        )
+    open_console(json_path).print(coldstart_view(found))
+    if out is not None:
+        write_result(out / COLDSTART_FILE, found)
+        say(f"\nresult: {out / COLDSTART_FILE}", json_path=json_path)
+    write_json(found, json_path)
+
+
 def _check_out(out: Path | None) -> None:
     from ..run_folder import check_folder  # noqa: PLC0415
 

@@ -16,6 +16,7 @@ from .trial import Trial
 
 LOAD_FILE = "load.json"
 SWEEP_FILE = "sweep.json"
+COLDSTART_FILE = "coldstart.json"
 SAMPLES_FILE = "load_samples.parquet"
 
 
@@ -57,4 +58,4 @@ def _table(run: LoadRun, model: str, launch: int, trial: Trial) -> pa.Table:
 def _padded(ns: Sequence[int] | np.ndarray, size: int) -> pa.Int64Array:
     values = np.zeros(size, dtype=np.int64)
     values[: len(ns)] = ns
-    return pa.array(values, mask=np.arange(size) >= len(ns))
+    return pa.array(values, type=pa.int64(), mask=np.arange(size) >= len(ns))

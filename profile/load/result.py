@@ -146,3 +146,47 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     limits: tuple[LatencyLimit, ...]
     models: tuple[ModelSweep, ...]
     invalid: tuple[str, ...]
+
+
+class ColdLaunch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One fresh process: importing the runtime, loading the model, its first answer, and everything until answers were steady.
+
+    `until_steady_ms` is loading and the `requests_until_steady` requests; `memory_bytes` the highest resident size, `cached_share` how much
+    of the model's files was in the page cache before the start. None where the kernel does not tell.
+    """
+
+    import_ms: float
+    load_ms: float
+    first_request_ms: float
+    requests_until_steady: int
+    until_steady_ms: float
+    steady_ms: float
+    memory_bytes: int | None
+    swapped_bytes: int | None
+    cached_share: float | None
+
+
+class ModelColdStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Medians over fresh processes, `n` of each; memory and swap are the highest of them."""
+
+    model: ModelRef
+    import_ms: Estimate
+    load_ms: Estimate
+    first_request_ms: Estimate
+    requests_until_steady: Estimate
+    until_steady_ms: Estimate
+    steady_ms: Estimate
+    memory_bytes: int | None
+    swapped_bytes: int | None
+    launches: tuple[ColdLaunch, ...]
+
+
+class ColdStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `profile coldstart` found."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["coldstart"] = "coldstart"
+    conditions: Conditions
+    page_cache: Literal["cold", "as it was"]
+    models: tuple[ModelColdStart, ...]
+    invalid: tuple[str, ...]

@@ -32,8 +32,8 @@ from .trial import LAG_LIMIT, Trial, answer_of, lag_ms, latencies, overload, pla
 
 # Of the rate at which a server would never rest: where the search begins, and beyond which it does not go.
 _START, _CEILING = 0.5, 1.5
-# A trial holds so many requests that this many are beyond the limit where it is just kept, lasts long enough to meet what disturbs a machine,
-# and takes no larger share of a model's time.
+# A trial holds so many requests that this many are beyond the limit where it is just kept, lasts long enough to meet what disturbs a
+# machine, and takes no larger share of a model's time.
 _BEYOND, _TRIAL_LEAST_S, _TRIAL_MOST_S, _TRIAL_SHARE = 40, 0.5, 30.0, 0.08
 _FEWEST, _MOST = 100, 50_000
 

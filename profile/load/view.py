@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..render import milliseconds, new_table
 from .arrivals import ArrivalsRef
-from .result import Answer, Conditions, Cost, Distribution, Load, ModelLoad, ModelSweep, Sweep
+from .result import Answer, ColdStart, Conditions, Cost, Distribution, Load, ModelColdStart, ModelLoad, ModelSweep, Sweep
 from .trial import LAG_LIMIT
 
 _INVALID = "bold magenta"
@@ -56,6 +56,38 @@ def sweep_view(result: Sweep) -> RenderableType:
     lines += conditions_view(at)
     lines += [Text(f"INVALID: {reason}", style=_INVALID) for reason in result.invalid]
     return Group(*lines)
+
+
+def coldstart_view(result: ColdStart) -> RenderableType:
+    """One row per model, and what was in the page cache."""
+    at = result.conditions
+    table = new_table(f"{at.instance} ({at.label}, {_servers(at)}): fresh processes, median in ms [95 %]")
+    headings = ("model", "import", "load", "first request", "requests until steady", "load until steady", "steady", "memory", "swap")
+    for heading in (*headings, "launches"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for model in result.models:
+        times = [milliseconds(e) for e in (model.import_ms, model.load_ms, model.first_request_ms)]
+        steady = [escape(model.requests_until_steady.text(0)), milliseconds(model.until_steady_ms), milliseconds(model.steady_ms)]
+        memory = [_mebibytes(model.memory_bytes), _mebibytes(model.swapped_bytes)]
+        table.add_row(escape(model.model.name), *times, *steady, *memory, str(len(model.launches)))
+    lines: list[RenderableType] = [table]
+    lines += [Text(f"page cache, {model.model.name}: {_cached(model)}", style="dim") for model in result.models]
+    lines.append(Text("import is the runtime's; its libraries and the interpreter's stay in the page cache either way", style="dim"))
+    lines += conditions_view(at)
+    lines += [Text(f"INVALID: {reason}", style=_INVALID) for reason in result.invalid]
+    return Group(*lines)
+
+
+def _mebibytes(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / 2**20:.0f} MiB"
+
+
+def _cached(model: ModelColdStart) -> str:
+    shares = [launch.cached_share for launch in model.launches]
+    known = [share for share in shares if share is not None]
+    if len(known) < len(shares):
+        return "unknown, the kernel does not tell"
+    return f"{min(known):.0%} to {max(known):.0%} of the model's files were in it before a start"
 
 
 def conditions_view(at: Conditions) -> list[RenderableType]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from liftgate.core.artifact import ModelRef
 from liftgate.core.verdict import Finding, Outcome, Verdict
-from liftgate.profile.budget import parse_budget
+from liftgate.profile.budget import Conditions, parse_budget
 from liftgate.profile.instance import Placement, find_instance
 from liftgate.profile.judge import Evidence, verdict
 from liftgate.profile.measure import Launch, Run
@@ -38,7 +38,7 @@ def run_of(instance: str, *, factor: float = 1.0, load_ms: float = 50.0, invalid
             blocks.append(SampleBlock(model=model, launch=number // 10, round=number, turn=model, requests=np.arange(200), ns=ns))
     for launch in range(launches):
         for model, scale in ((0, 1.0), (1, factor)):
-            ready = Ready(model=CONTROL, load_ns=int((load_ms + launch) * MS * scale), first_request_ns=MS)
+            ready = Ready(model=CONTROL, import_ns=MS, load_ns=int((load_ms + launch) * MS * scale), first_request_ns=MS)
             told.append(Launch(model=model, ready=ready, ended=Ended(memory_bytes=100 * 2**20 + launch, swapped_bytes=0)))
     label: Label = "measured" if instance == "local" else "emulated"
     placement = Placement(instance=find_instance(instance), cpus=(0,), threads=1, label=label, standing="")
@@ -62,7 +62,7 @@ def quality(treatment_gain: float, users: int = 300, segment: str = "all") -> tu
 
 
 def judged(budget: str, *runs: Run, parts: tuple[PairedPart, ...] = ()) -> Verdict:
-    named = {run.placement.instance.name: run for run in runs or (run_of("local"),)}
+    named = {Conditions(instance=run.placement.instance.name): run for run in runs or (run_of("local"),)}
     found = verdict(parse_budget(budget), Evidence(control=CONTROL, treatment=TREATMENT, model=1, runs=named, quality=parts))
     assert found is not None
     return found
