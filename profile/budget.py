@@ -16,6 +16,7 @@ from ..quality.metrics import parse_metric
 from .instance import LOCAL, find_instance
 from .result import QUANTILES
 
+MOST_PER_S = 1e6
 Level = Literal["error", "warn"]
 LATENCY = {f"latency_{name}": p for name, p in QUANTILES.items()}
 # Metrics of a process on an instance, and their base units.
@@ -56,11 +57,23 @@ Limit = Max | Min | MaxRegress | MaxDrop
 _LIMITS: dict[str, type[Limit]] = {"max": Max, "min": Min, "max_regress": MaxRegress, "max_drop": MaxDrop}
 
 
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """What is measured at once: an instance answering one request at a time, or requests that arrive at `rate_per_s` (Poisson)."""
+
+    instance: str
+    rate_per_s: float | None = None
+
+    @property
+    def name(self) -> str:
+        """`m5.large`, or `m5.large@200/s` in an open loop."""
+        return self.instance if self.rate_per_s is None else f"{self.instance}@{self.rate_per_s:g}/s"
+
+
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
-    """One requirement. `instance` is None for metrics that no machine changes, `segment` is None for those that no user does."""
+    """One requirement. `at` is None for metrics that no machine changes, `segment` is None for those that no user does."""
 
     metric: str
-    instance: str | None
+    at: Conditions | None
     segment: str | None
     limit: Limit
     level: Level = "error"
@@ -70,7 +83,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """`latency_p95 max 20 ms on m5.large`: how findings call this gate."""
-        where = f" on {self.instance}" if self.instance is not None else ""
+        where = f" on {self.at.name}" if self.at is not None else ""
         who = f" for {self.segment}" if self.segment not in (None, columns.ALL_SEGMENTS) else ""
         return f"{self.metric} {type(self.limit).__struct_config__.tag} {self.limit.text}{where}{who}"
 
@@ -86,9 +99,14 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     gates: tuple[Gate, ...]
 
     @property
+    def conditions(self) -> tuple[Conditions, ...]:
+        """What gates need to have measured, in order of appearance."""
+        return tuple(dict.fromkeys(g.at for g in self.gates if g.at is not None))
+
+    @property
     def instances(self) -> tuple[str, ...]:
         """Instances that gates speak about, in order of appearance."""
-        return tuple(dict.fromkeys(g.instance for g in self.gates if g.instance is not None))
+        return tuple(dict.fromkeys(at.instance for at in self.conditions))
 
     @property
     def quality_metrics(self) -> tuple[str, ...]:
@@ -100,6 +118,7 @@ class _GateRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     metric: str
     instance: str | None = None
+    rate: str | None = None
     segment: str | None = None
     max: str | float | None = None
     min: str | float | None = None
@@ -138,16 +157,27 @@ def _gate(row: _GateRow, where: str) -> Gate:
         raise InputError(where, f"{row.metric} is the same on every instance", fix="remove 'instance'")
     if row.segment is not None and not quality:
         raise InputError(where, f"{row.metric} is not measured per segment", fix="remove 'segment'")
-    instance = find_instance(row.instance or LOCAL, where=where).name if measured else None
+    if row.rate is not None and row.metric not in LATENCY:
+        raise InputError(where, f"{row.metric} does not depend on how requests arrive", fix="remove 'rate'")
     return Gate(
         metric=row.metric,
-        instance=instance,
+        at=_conditions(row, where) if measured else None,
         segment=(row.segment or columns.ALL_SEGMENTS) if quality else None,
         limit=_limit(row, quality, where),
         level=row.level,
         alpha=row.alpha,
         emulated_may_pass=row.allow == "emulated",
     )
+
+
+def _conditions(row: _GateRow, where: str) -> Conditions:
+    instance = find_instance(row.instance or LOCAL, where=where).name
+    if row.rate is None:
+        return Conditions(instance=instance)
+    rate_per_s = parse_quantity(row.rate, "per_s", where=f"{where}: rate")
+    if not 0 < rate_per_s <= MOST_PER_S:
+        raise InputError.mismatch(f"{where}: rate", expected=f"more than 0 and at most {MOST_PER_S:g}/s", found=repr(row.rate))
+    return Conditions(instance=instance, rate_per_s=rate_per_s)
 
 
 def _is_quality(metric: str, where: str) -> bool:

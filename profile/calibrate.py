@@ -17,7 +17,7 @@ from ..core.machine import Machine, this_machine, tool_versions
 from ..core.progress import Progress, silent
 from ..core.requests import Requests, RequestsRef
 from ..core.store import Store
-from .budget import LATENCY, Budget, Gate, MaxRegress
+from .budget import LATENCY, Budget, Conditions, Gate, MaxRegress
 from .inputs import Model, check_duration, load_placements, load_requests, load_subjects
 from .instance import LOCAL
 from .measure import LAUNCHES, Run, Subject, measure
@@ -62,8 +62,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def tightest(self, quantile: str, alpha: float, seconds: float) -> float | None:
         """The smallest margin that a gate with `alpha` could pass within `seconds` of measuring, as a share; None when none."""
         found = next(n for n in self.noise if n.quantile == quantile)
-        margin: float | None = detectable(found.paired, alpha, times=seconds / (self.seconds * self.comparisons))
-        return margin
+        return detectable(found.paired, alpha, times=seconds / (self.seconds * self.comparisons))
 
     def seconds_for(self, quantile: str, alpha: float, margin: float, *, least: float) -> float | None:
         """Seconds of measuring, `least` times a power of two, that let equal models keep to `margin`; None when none would."""
@@ -158,8 +157,9 @@ def find_calibration(store: Store, instance: str, threads: int, control: Subject
 
 def check_margins(budget: Budget, calibration: Calibration, seconds: float) -> None:
     """Raise InputError for a relative latency gate that is tighter than what the machine can tell in `seconds` of measuring."""
+    at = Conditions(instance=calibration.instance)
     for number, gate in enumerate(budget.gates, start=1):
-        if gate.instance != calibration.instance or gate.metric not in LATENCY or not isinstance(gate.limit, MaxRegress):
+        if gate.at != at or gate.metric not in LATENCY or not isinstance(gate.limit, MaxRegress):
             continue
         smallest = calibration.tightest(gate.metric.removeprefix("latency_"), gate.alpha, seconds)
         if smallest is None or gate.limit.value < smallest:

@@ -45,6 +45,7 @@ app.command("schema")(ci.schema_command)
 app.command("trend")(ci.trend_command)
 app.command("load")(load.load_command)
 app.command("sweep")(load.sweep_command)
+app.command("coldstart")(load.coldstart_command)
 
 
 class Undecided(StrEnum):
@@ -137,7 +138,7 @@ def gate_command(
             requests=requests,
             budget=budget,
             # Only what the gates need: without a latency gate there is nothing to measure but `local`.
-            instances=judged.instances or ("local",),
+            instances=() if judged.conditions else ("local",),
             seconds=seconds,
             launches=launches,
             seed=seed,
@@ -239,7 +240,7 @@ def instances_command(
     json_path: JsonOption = None,
 ) -> None:
     """List the instances that models can be measured for, and what this machine can do about each."""
-    from .catalogue import instance_view, instances_view, standing  # noqa: PLC0415
+    from .catalogue import instance_view, instances_view, standing, standings  # noqa: PLC0415
     from .instance import find_instance, instances  # noqa: PLC0415
     from .recognise import recognise  # noqa: PLC0415
 
@@ -250,7 +251,7 @@ def instances_command(
         open_console(json_path).print(instance_view(one, here))
         write_json(one, json_path)
         return
-    rows = [standing(instance, here) for instance in instances().values()]
+    rows = standings(instances().values(), here)
     open_console(json_path).print(instances_view(rows, here))
     write_json(rows, json_path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ..core.progress import Progress, silent
 from ..core.requests import Requests
 from ..core.store import Store
 from ..quality.evaluate import METRICS, Evaluation, PairedPart, evaluate_users, pair
-from .budget import Budget, MaxRegress, read_budget
+from .budget import LATENCY, Budget, Conditions, MaxRegress, read_budget
 from .calibrate import check_margins, find_calibration
 from .inputs import Model, check_duration, check_segments, load_placements, load_requests, load_subjects
 from .instance import LOCAL, Placement
@@ -56,7 +56,8 @@ def compare(
         raise InputError.mismatch("compare", expected="a control and at least one treatment", found="one model")
     check_duration(seconds, launches)
     judged = read_budget(Path(budget)) if isinstance(budget, Path | str) else budget
-    placements = load_placements((*instances, *(judged.instances if judged else ())), threads)
+    conditions = dict.fromkeys((*(Conditions(instance=name) for name in instances), *(judged.conditions if judged else ())))
+    placements = {at: load_placements([at.instance], threads)[0] for at in conditions}
     subjects = load_subjects((control, *treatments), store)
     asked = load_requests(requests, subjects, seed)
     check_segments(judged, asked)
@@ -64,21 +65,34 @@ def compare(
         check_folder(Path(run_dir))
     uncalibrated = _check_margins(judged, placements, subjects[0], store, seconds)
     evaluations = _evaluate_all(subjects, asked, metrics=_metrics(metrics, judged), seed=seed, store=store, progress=progress)
-    runs = {}
-    for at in placements:
-        enough = _enough(judged, subjects, at.instance.name)
-        run = measure(subjects, asked, at, seconds=seconds, launches=launches, seed=seed, store=store, progress=progress, enough=enough)
-        runs[at.instance.name] = run
+    runs = {
+        at: measure(
+            subjects,
+            asked,
+            placement,
+            seconds=seconds,
+            launches=launches,
+            seed=seed,
+            store=store,
+            progress=progress,
+            rate_per_s=at.rate_per_s,
+            enough=_enough(judged, subjects, at),
+        )
+        for at, placement in placements.items()
+    }
     pairs = [pair(evaluations[0], other) for other in evaluations[1:]] or [()] * len(treatments)
     words = ["profile", "compare", *(_model_word(model, store) for model in (control, *treatments))]
     words += [] if requests is None else ["--requests", str(requests)]
     words += [] if budget is None else ["--budget", str(budget)]
-    words += _repeated("--instance", list(runs), (LOCAL, *(judged.instances if judged else ())))
+    closed = [at.instance for at in runs if at.rate_per_s is None]
+    words += _repeated(
+        "--instance", closed, (LOCAL, *(at.instance for at in (judged.conditions if judged else ()) if at.rate_per_s is None))
+    )
     words += _repeated("--metric", _metrics(metrics, judged), _metrics(METRICS, judged))
     words += ["--seconds", f"{seconds:.15g}", "--launches", str(launches), "--seed", str(seed)]
     words += ["--threads", str(threads)] if threads is not None else []
     words += ["--store", str(store.root)] if store.root != Store.default().root else []
-    obstacles = _obstacles(requests, budget, instances=list(runs), metrics=_metrics(metrics, judged))
+    obstacles = _obstacles(requests, budget, instances=closed, metrics=_metrics(metrics, judged))
     result = Comparison(
         control=subjects[0].ref,
         candidates=tuple(_candidate(number, subjects, runs, parts, judged) for number, parts in enumerate(pairs, start=1)),
@@ -118,36 +132,38 @@ def _evaluate_all(
     return found
 
 
-def _check_margins(budget: Budget | None, placements: Sequence[Placement], control: Subject, store: Store, seconds: float) -> list[str]:
+def _check_margins(
+    budget: Budget | None, placements: Mapping[Conditions, Placement], control: Subject, store: Store, seconds: float
+) -> list[str]:
     """Refuse gates tighter than a calibrated machine can judge; returns the instances with relative gates that nobody calibrated."""
     unknown = []
-    for at in placements if budget is not None else ():
-        calibration = find_calibration(store, at.instance.name, at.threads, control)
+    for at, placement in placements.items() if budget is not None else ():
+        calibration = find_calibration(store, at.instance, placement.threads, control)
         if budget is not None and calibration is not None:
             check_margins(budget, calibration, seconds)
-        elif budget is not None and any(g.instance == at.instance.name and isinstance(g.limit, MaxRegress) for g in budget.gates):
-            unknown.append(at.instance.name)
-    return unknown
+        elif budget is not None and any(g.at == at and g.metric in LATENCY and isinstance(g.limit, MaxRegress) for g in budget.gates):
+            unknown.append(at.instance)
+    return list(dict.fromkeys(unknown))
 
 
-def _enough(budget: Budget | None, subjects: Sequence[Subject], instance: str) -> Callable[[Run], bool] | None:
-    """Whether every gate of an instance is clear for every treatment; None when no gate asks about it."""
-    if budget is None or instance not in budget.instances:
+def _enough(budget: Budget | None, subjects: Sequence[Subject], at: Conditions) -> Callable[[Run], bool] | None:
+    """Whether every gate under these conditions is clear for every treatment; None when there is no such gate."""
+    if budget is None or at not in budget.conditions:
         return None
 
     def enough(run: Run) -> bool:
-        told = [_evidence(number, subjects, {instance: run}, ()) for number in range(1, len(subjects))]
-        return clear(budget, told, instance)
+        told = [_evidence(number, subjects, {at: run}, ()) for number in range(1, len(subjects))]
+        return clear(budget, told, at)
 
     return enough
 
 
-def _evidence(number: int, subjects: Sequence[Subject], runs: dict[str, Run], parts: tuple[PairedPart, ...]) -> Evidence:
+def _evidence(number: int, subjects: Sequence[Subject], runs: dict[Conditions, Run], parts: tuple[PairedPart, ...]) -> Evidence:
     return Evidence(control=subjects[0].ref, treatment=subjects[number].ref, model=number, runs=runs, quality=parts)
 
 
 def _candidate(
-    number: int, subjects: Sequence[Subject], runs: dict[str, Run], parts: tuple[PairedPart, ...], budget: Budget | None
+    number: int, subjects: Sequence[Subject], runs: dict[Conditions, Run], parts: tuple[PairedPart, ...], budget: Budget | None
 ) -> Candidate:
     evidence = _evidence(number, subjects, runs, parts)
     return Candidate(
@@ -199,6 +215,6 @@ def _notes(requests: Requests, budget: Budget | None, obstacles: Sequence[str], 
         notes.append("a gate decides by intervals that are one-sided at its alpha (5 % unless said otherwise); tables show 95 % two-sided")
     if uncalibrated:
         where = ", ".join(uncalibrated)
-        notes.append(f"nobody calibrated {where} with this control: `profile calibrate` tells beforehand which margins it can judge")
-    notes.append("latency is service time of one request at a time (closed loop), without network, features or queueing")
+        notes.append(f"{where} was not calibrated with this control: `profile calibrate` tells beforehand which margins it can judge")
+    notes.append("where no rate is named, latency is service time of one request at a time (closed loop), without network or queueing")
     return tuple(notes)

@@ -22,7 +22,7 @@ from ..core.estimate import Estimate
 from ..core.multiplicity import holm
 from ..core.verdict import Finding, Outcome, Verdict, judge
 from ..quality.evaluate import PairedPart
-from .budget import LATENCY, Budget, Gate, Max, MaxDrop, MaxRegress
+from .budget import LATENCY, Budget, Conditions, Gate, Max, MaxDrop, MaxRegress
 from .measure import Run
 from .sequential import FALSE_ALARM, FEWEST_LAUNCHES, paired_rounds, relative_gate, requests_per_round
 from .statistics import Decision, absolute_gate, mean_gate, quantile_estimate, resampled_gate, t_interval
@@ -39,7 +39,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     control: ModelRef
     treatment: ModelRef
     model: int
-    runs: Mapping[str, Run]
+    runs: Mapping[Conditions, Run]
     quality: tuple[PairedPart, ...]
 
 
@@ -55,9 +55,9 @@ class _Ruling(msgspec.Struct, frozen=True, kw_only=True):
     measured_s: float = 0.0
 
 
-def clear(budget: Budget, evidence: Sequence[Evidence], instance: str) -> bool:
-    """Whether more measuring on `instance` would change no gate of any treatment."""
-    gates = [g for g in budget.gates if g.instance == instance]
+def clear(budget: Budget, evidence: Sequence[Evidence], at: Conditions) -> bool:
+    """Whether more measuring under these conditions would change no gate of any treatment."""
+    gates = [g for g in budget.gates if g.at == at]
     return all(all(_clear(gates, one)) for one in evidence)
 
 
@@ -125,10 +125,10 @@ def _minutes(minutes: float) -> str:
 def _rule(gate: Gate, evidence: Evidence) -> _Ruling:
     if gate.is_quality:
         return _rule_quality(gate, evidence.quality)
-    if gate.instance is None:
+    if gate.at is None:
         return _rule_size(gate, evidence)
-    run = evidence.runs[gate.instance]
-    tail = f" on {gate.instance} ({run.placement.label})"
+    run = evidence.runs[gate.at]
+    tail = f" on {gate.at.name} ({run.placement.label})"
     if run.invalid or (run.unsteady and isinstance(gate.limit, Max) and gate.metric != "memory"):
         decision = Decision(outcome=Outcome.INVALID, p_fail=None, why=f"cannot be trusted{tail}: {'; '.join(run.invalid + run.unsteady)}")
         return _Ruling(decision=decision, found="", limit=gate.limit.text, upper=True)

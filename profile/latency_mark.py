@@ -17,7 +17,7 @@ from ..core.requests import Requests
 from ..core.store import Store
 from ..core.units import parse_quantity
 from ..core.verdict import Finding, Verdict, judge
-from .budget import Budget, Gate, Max, MaxRegress
+from .budget import Budget, Conditions, Gate, Max, MaxRegress
 from .in_process import HIDDEN, Call, Watch, measure_calls
 from .inputs import Model, load_placements, load_requests, load_subjects
 from .instance import LOCAL
@@ -70,7 +70,7 @@ class LatencyMark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return tuple(found)
 
     def _gate(self, quantile: str, instance: str, limit: Max | MaxRegress) -> Gate:
-        return Gate(metric=f"latency_{quantile}", instance=instance, segment=None, limit=limit, alpha=self.alpha)
+        return Gate(metric=f"latency_{quantile}", at=Conditions(instance=instance), segment=None, limit=limit, alpha=self.alpha)
 
 
 _WHERE = "latency_budget"
@@ -154,7 +154,7 @@ class Latency:
             launches=launches,
             seed=mark.seed,
             store=shelf,
-            enough=lambda so_far: bool(budget.gates) and clear(budget, [_evidence(refs, name, so_far)], name),
+            enough=lambda so_far: bool(budget.gates) and clear(budget, [_evidence(refs, name, so_far)], Conditions(instance=name)),
         )
         return self._judge(budget, refs, name, run)
 
@@ -169,7 +169,7 @@ class Latency:
         refs = [ModelRef(name=name, digest="", runtime="python", size_bytes=0) for name in names]
 
         def enough(so_far: Run) -> bool:
-            return bool(budget.gates) and clear(budget, [_evidence(refs, LOCAL, so_far)], LOCAL)
+            return bool(budget.gates) and clear(budget, [_evidence(refs, LOCAL, so_far)], Conditions(instance=LOCAL))
 
         run = measure_calls(names, calls, seconds=mark.seconds, seed=mark.seed, watch=self._watch, enough=enough)
         return self._judge(budget, refs, LOCAL, run)
@@ -202,7 +202,7 @@ class Latency:
 
 
 def _evidence(refs: Sequence[ModelRef], instance: str, run: Run) -> Evidence:
-    return Evidence(control=refs[0], treatment=refs[-1], model=len(refs) - 1, runs={instance: run}, quality=())
+    return Evidence(control=refs[0], treatment=refs[-1], model=len(refs) - 1, runs={Conditions(instance=instance): run}, quality=())
 
 
 def _name(call: object) -> str:

@@ -9,16 +9,19 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from ..core.artifact import ModelRef
 from ..core.progress import Progress, silent
 from ..core.requests import Requests
 from ..core.signature import Signature
 from ..core.store import Store
+from .budget import Conditions
 from .health import disturbances, drift, read_counters
 from .instance import Placement
 from .launch import WorkerHandle, aside
-from .protocol import BlockDone, Ended, Ready
+from .load.arrivals import Poisson
+from .protocol import Ended, Ready
 from .samples import SampleBlock, Samples
 
 LAUNCHES = 8
@@ -27,6 +30,10 @@ LAUNCHES = 8
 _BLOCK_S = 0.025
 _LARGEST_BLOCK, _SMALLEST_BLOCK = 500, 4
 _FEWEST_ROUNDS = 2
+_OPEN_BLOCK_S = 0.5
+_PATIENCE_NS = 500_000_000
+# Of p95: how late the 99th percentile of requests may be begun by a free server.
+LAG_LIMIT = 0.05
 _LARGEST_POOL, _POOL_BYTES = 1000, 256 * 2**20
 _PILOT_REQUESTS, _PILOT_S = 50, 0.3
 
@@ -51,10 +58,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One instance measured: samples, launches, and why they cannot be trusted (if so).
 
     `invalid` spoils everything; `unsteady` spoils absolute times, while ratios of interleaved rounds shared what happened. `planned` is how
-    many launches there would have been without an early answer, `measured_s` how long requests were timed.
+    many launches there would have been without an early answer, `measured_s` how long requests were timed. With a `rate_per_s` requests
+    arrived at random and latency counts from their arrival; without, they came one after another and it is service time.
     """
 
     placement: Placement
+    rate_per_s: float | None = None
     samples: Samples
     launches: tuple[Launch, ...]
     planned: int
@@ -62,6 +71,15 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     unsteady: tuple[str, ...] = ()
     candidates: tuple[int, ...]
     measured_s: float
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """What one block told: `ns` per request, how long the block was, how late requests were begun, and the waiting for a CPU."""
+
+    ns: npt.NDArray[np.int64]
+    block_ns: int
+    lag_ns: npt.NDArray[np.int64] | None = None
+    wait: tuple[int, int] | None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +102,13 @@ def plan(seconds: float, request_s: Sequence[float], launches: int) -> Plan:
     return Plan(block=block, warmup=1 + block // 20, rounds_per_launch=max(_FEWEST_ROUNDS, rounds))
 
 
+def plan_open(seconds: float, rate_per_s: float, models: int, launches: int) -> Plan:
+    """The same for requests that arrive at `rate_per_s`: a block lasts about half a second, so that a queue has time to form."""
+    block = max(_SMALLEST_BLOCK, round(_OPEN_BLOCK_S * rate_per_s))
+    rounds = int(seconds / launches / (models * block / rate_per_s))
+    return Plan(block=block, warmup=1 + block // 20, rounds_per_launch=max(_FEWEST_ROUNDS, rounds))
+
+
 def measure(
     subjects: Sequence[Subject],
     requests: Requests,
@@ -94,18 +119,20 @@ def measure(
     seed: int = 0,
     store: Store,
     progress: Progress = silent,
+    rate_per_s: float | None = None,
     enough: Callable[[Run], bool] | None = None,
 ) -> Run:
-    """Service times of `subjects` on `placement`, over at most about `seconds` of measuring; starting processes comes on top.
+    """Times of `subjects` on `placement`, over at most about `seconds` of measuring; starting processes comes on top.
 
     Every launch starts a fresh process per model; each of its rounds gives every model a block of the same requests, in an order drawn
-    anew. After a launch `enough` may say that the answer is clear. Raises RunFailed when a worker dies, InputError when the requests do not
-    fit a model.
+    anew; with `rate_per_s` also the same arrivals. After a launch `enough` may say that the answer is clear. Raises RunFailed when a worker
+    dies, InputError when the requests do not fit a model.
     """
     rng = np.random.default_rng(seed)
     pool = pool_of(subjects, requests, rng)
-    gathered = _Gathered(subjects, placement, pool, launches)
-    what = f"measuring on {placement.instance.name}"
+    at = Conditions(instance=placement.instance.name, rate_per_s=rate_per_s)
+    gathered = _Gathered(subjects, placement, at, pool, planned=launches)
+    what = f"measuring on {at.name}"
     with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
         file = Path(folder) / "requests.parquet"
         pool.write(file)
@@ -115,14 +142,16 @@ def measure(
             with ExitStack() as living:
                 workers, readies = start_workers(subjects, placement, store, file, living=living, rng=rng)
                 speeds = [pilot(worker, len(pool)) for worker in workers]
-                planned = planned or plan(seconds, speeds, launches)
+                if planned is None:
+                    open_loop = None if rate_per_s is None else plan_open(seconds, rate_per_s, len(subjects), launches)
+                    planned = open_loop or plan(seconds, speeds, launches)
                 for number in range(launch * planned.rounds_per_launch, (launch + 1) * planned.rounds_per_launch):
                     indices = positions.draw(planned.block)
+                    due_ns = None if rate_per_s is None else Poisson(rate_per_s=rate_per_s).draw(len(indices), rng)
                     for turn, model in enumerate(rng.permutation(len(subjects)).tolist()):
-                        done = workers[model].block(tuple(indices.tolist()), planned.warmup)
-                        ns = np.frombuffer(done.samples, dtype="<i8").astype(np.int64)
-                        block = SampleBlock(model=model, launch=launch, round=number, turn=turn, requests=indices, ns=ns)
-                        gathered.block(block, done)
+                        told = _ask(workers[model], indices, due_ns, planned.warmup)
+                        block = SampleBlock(model=model, launch=launch, round=number, turn=turn, requests=indices, ns=told.ns)
+                        gathered.turn(block, told)
                     progress(what, number + 1, launches * planned.rounds_per_launch)
                 for model, worker in enumerate(workers):
                     gathered.launches.append(Launch(model=model, ready=readies[model], ended=worker.stop()))
@@ -134,33 +163,62 @@ def measure(
 class _Gathered:
     """What has been measured so far."""
 
-    def __init__(self, subjects: Sequence[Subject], placement: Placement, pool: Requests, planned: int) -> None:
-        self._subjects, self._placement, self._pool, self._planned = subjects, placement, pool, planned
+    def __init__(self, subjects: Sequence[Subject], placement: Placement, at: Conditions, pool: Requests, *, planned: int) -> None:
+        self._subjects, self._placement, self._at, self._pool, self._planned = subjects, placement, at, pool, planned
         self._blocks: list[SampleBlock] = []
-        self._waits: list[tuple[int, int] | None] = []
+        self._turns: list[Turn] = []
         self._before = read_counters(placement.cpus)
         self.launches: list[Launch] = []
 
-    def block(self, block: SampleBlock, done: BlockDone) -> None:
+    def turn(self, block: SampleBlock, told: Turn) -> None:
         self._blocks.append(block)
-        self._waits.append(None if done.waited_ns is None or done.ran_ns is None else (done.waited_ns, done.ran_ns))
+        self._turns.append(told)
 
     def run(self) -> Run:
         """Everything so far as a Run, with what happened to the machine meanwhile."""
         names = tuple(s.ref.name for s in self._subjects)
         ids = tuple(self._pool.request_ids)
-        samples = Samples(instance=self._placement.instance.name, models=names, request_ids=ids, blocks=tuple(self._blocks))
-        seen = disturbances(self._before, read_counters(self._placement.cpus), self._waits)
+        samples = Samples(instance=self._at.name, models=names, request_ids=ids, blocks=tuple(self._blocks))
+        seen = disturbances(self._before, read_counters(self._placement.cpus), [turn.wait for turn in self._turns])
         return Run(
             placement=self._placement,
+            rate_per_s=self._at.rate_per_s,
             samples=samples,
             launches=tuple(self.launches),
             planned=self._planned,
-            invalid=seen.fatal + memory_reasons(self.launches, self._subjects, self._placement),
+            invalid=seen.fatal + memory_reasons(self.launches, self._subjects, self._placement) + self._lag_reasons(),
             unsteady=seen.shared + _drift_reasons(samples),
             candidates=tuple(self._pool.candidates(self._subjects[0].signature)),
-            measured_s=sum(int(b.ns.sum()) for b in self._blocks) / 1e9,
+            measured_s=sum(turn.block_ns for turn in self._turns) / 1e9,
         )
+
+    def _lag_reasons(self) -> tuple[str, ...]:
+        """Whether requests were begun late although the server was free: then their latency is not the model's."""
+        lags = [turn.lag_ns for turn in self._turns if turn.lag_ns is not None]
+        if not lags:
+            return ()
+        lag_ms = float(np.quantile(np.concatenate(lags), 0.99)) / 1e6
+        limit_ms = LAG_LIMIT * float(np.quantile(np.concatenate([turn.ns for turn in self._turns]), 0.95)) / 1e6
+        if lag_ms <= limit_ms:
+            return ()
+        return (f"the server itself was late by {lag_ms:.3f} ms at p99 (at most {LAG_LIMIT:.0%} of p95, {limit_ms:.3f} ms)",)
+
+
+def _ask(worker: WorkerHandle, indices: npt.NDArray[np.int64], due_ns: npt.NDArray[np.int64] | None, warmup: int) -> Turn:
+    """One block of `indices`: one after another, or when they are due.
+
+    Requests that an overloaded model has not begun when twice the block's length is over count as answered just then.
+    """
+    positions = tuple(indices.tolist())
+    if due_ns is None:
+        closed = worker.block(positions, warmup)
+        ns = np.frombuffer(closed.samples, dtype="<i8").astype(np.int64)
+        return Turn(ns=ns, block_ns=int(ns.sum()), wait=closed.wait)
+    give_up_ns = 2 * int(due_ns[-1]) + _PATIENCE_NS
+    done = worker.schedule(positions, tuple(due_ns.tolist()), warmup=warmup, give_up_ns=give_up_ns)
+    answered, lag_ns = (np.frombuffer(part, dtype="<i8").astype(np.int64) for part in (done.latency, done.lag))
+    ns = np.concatenate([answered, give_up_ns - due_ns[len(answered) :]])
+    return Turn(ns=ns, block_ns=int((due_ns + ns).max()), lag_ns=lag_ns, wait=done.wait)
 
 
 def start_workers(

@@ -54,10 +54,12 @@ class InstanceLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     `label` says how far the numbers may be trusted for that instance and `note` how it was imitated; `invalid` lists why the measurement
     cannot be trusted (empty when it can), `unsteady` why its absolute times cannot, though its ratios can. `measured_s` is how long
-    requests were timed. `changes` maps a treatment's name to its change per quantile.
+    requests were timed. With a `rate_per_s` latency counts from requests' arrival, without it is service time. `changes` maps a treatment's
+    name to its change per quantile.
     """
 
     instance: str
+    rate_per_s: float | None = None
     label: Label
     note: str
     threads: int

@@ -25,7 +25,8 @@ def summarize(run: Run, subjects: Sequence[Subject]) -> InstanceLatency:
         treatment = run.samples.of(number)
         changes[subject.ref.name] = tuple(_change(name, paired_rounds(control, treatment, p)) for name, p in QUANTILES.items())
     return InstanceLatency(
-        instance=run.placement.instance.name,
+        instance=run.samples.instance,
+        rate_per_s=run.rate_per_s,
         label=run.placement.label,
         note=run.placement.note,
         threads=run.placement.threads,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from liftgate.core.errors import InputError, UnknownName
-from liftgate.profile.budget import Max, MaxDrop, MaxRegress, Min, parse_budget, read_budget
+from liftgate.profile.budget import Conditions, Max, MaxDrop, MaxRegress, Min, parse_budget, read_budget
 
 
 def one(text: str) -> str:
@@ -26,7 +26,7 @@ def test_values_are_read_with_their_units() -> None:
         MaxDrop(value=0.005, text="0.5%"),
         Min(value=0.6, text="0.6"),
     ]
-    assert [g.instance for g in budget.gates] == ["m5.large", "local", "local", None, None]
+    assert [g.at and g.at.name for g in budget.gates] == ["m5.large", "local", "local", None, None]
     assert (budget.gates[0].emulated_may_pass, budget.gates[2].level, budget.gates[2].alpha) == (True, "warn", 0.01)
     assert budget.instances == ("m5.large", "local")
     assert budget.quality_metrics == ("ndcg@10", "auc")
@@ -74,3 +74,24 @@ def test_a_budget_without_gates_is_refused() -> None:
 def test_a_missing_budget_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a TOML file, found nothing"):
         read_budget(tmp_path / "budget.toml")
+
+
+def test_a_gate_with_a_rate_is_about_arrivals() -> None:
+    one = '[[gate]]\nmetric = "latency_p95"\nmax = "20 ms"\n'
+    budget = parse_budget(one + 'rate = "200/s"\n' + one)
+    assert budget.conditions == (Conditions(instance="local", rate_per_s=200.0), Conditions(instance="local"))
+    assert [g.name for g in budget.gates] == ["latency_p95 max 20 ms on local@200/s", "latency_p95 max 20 ms on local"]
+    assert budget.instances == ("local",)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('metric = "memory"\nmax = "1 GiB"\nrate = "1/s"', "memory does not depend on how requests arrive"),
+        ('metric = "latency_p95"\nmax = "1 ms"\nrate = "200"', "rate: expected a number with a unit"),
+        ('metric = "latency_p95"\nmax = "1 ms"\nrate = "0/s"', "rate: expected more than 0"),
+    ],
+)
+def test_rates_that_mean_nothing_are_refused(line: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        parse_budget(f"[[gate]]\n{line}\n")

@@ -133,3 +133,15 @@ def test_the_parent_stays_off_measured_cpus_when_others_are_left() -> None:
         expected = before - set(some) or before
         assert os.sched_getaffinity(0) == expected
     assert os.sched_getaffinity(0) == before
+
+
+def test_in_an_open_loop_both_models_get_the_same_arrivals_and_latency_counts_from_them(
+    make_model: MakeModel, requests: Requests, store: Store
+) -> None:
+    model = make_model("v1.0")
+    subjects = [Subject(ref=model.ref(), path=model.path, signature=model.manifest.signature)] * 2
+    run = measure(subjects, requests, place(find_instance("local"), threads=1), seconds=0.5, launches=1, store=store, rate_per_s=100.0)
+    assert (run.rate_per_s, run.samples.instance) == (100.0, "local@100/s")
+    assert {len(b.ns) for b in run.samples.blocks} == {50}
+    # Two rounds of two blocks, each half a second of arrivals: far more than 200 requests of microseconds would take.
+    assert run.measured_s > 1.0

@@ -63,8 +63,8 @@ def test_ratios_are_exact_when_the_treatment_is_a_multiple() -> None:
     control = blocks(np.random.default_rng(2), 3, 4, 100, burst=0.3)
     found = paired_rounds(control, times(2, control), 0.95)
     assert [len(launch) for launch in found.rounds] == [4, 4, 4]
-    estimate = found.estimate()
-    assert (estimate.value, estimate.low, estimate.n) == (pytest.approx(2.0), pytest.approx(2.0), 3)
+    assert [found.estimate().value, found.estimate().low] == pytest.approx([2.0, 2.0])
+    assert found.estimate().n == 3
 
 
 def test_rounds_are_joined_until_the_quantile_means_something() -> None:
@@ -150,7 +150,8 @@ def test_equal_models_keep_to_the_detectable_margin_four_times_in_five() -> None
 
 
 def test_more_data_detect_less() -> None:
-    paired = paired_rounds(*(blocks(np.random.default_rng(seed), 6, 20, 20) for seed in (13, 14)), 0.5)
+    rng = np.random.default_rng(13)
+    paired = paired_rounds(blocks(rng, 6, 20, 20), blocks(rng, 6, 20, 20), 0.5)
     little, much = detectable(paired, 0.05), detectable(paired, 0.05, times=9)
     assert little is not None
     assert much is not None
