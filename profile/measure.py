@@ -83,7 +83,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How many requests a block has, how many are repeated untimed before it, and how many rounds a launch has."""
+    """How many requests a block has, how many are repeated untimed before it, and how many rounds a launch has on average."""
 
     block: int
     warmup: int
@@ -107,6 +107,13 @@ def plan_open(seconds: float, rate_per_s: float, models: int, launches: int) -> 
     block = max(_SMALLEST_BLOCK, round(_OPEN_BLOCK_S * rate_per_s))
     rounds = int(seconds / launches / (models * block / rate_per_s))
     return Plan(block=block, warmup=1 + block // 20, rounds_per_launch=max(_FEWEST_ROUNDS, rounds))
+
+
+def rounds_of_launches(planned: Plan, launches: int) -> tuple[int, ...]:
+    """Rounds of every launch: the first ones are short, so that a clear answer is not waited for, and no launch is over 4 times another."""
+    weights = np.array([min(4, 2 ** (launch // 2)) for launch in range(launches)])
+    rounds = planned.rounds_per_launch * launches * weights / weights.sum()
+    return tuple(np.maximum(rounds.astype(int), _FEWEST_ROUNDS).tolist())
 
 
 def measure(
@@ -145,14 +152,15 @@ def measure(
                 if planned is None:
                     open_loop = None if rate_per_s is None else plan_open(seconds, rate_per_s, len(subjects), launches)
                     planned = open_loop or plan(seconds, speeds, launches)
-                for number in range(launch * planned.rounds_per_launch, (launch + 1) * planned.rounds_per_launch):
+                rounds = rounds_of_launches(planned, launches)
+                for number in range(sum(rounds[:launch]), sum(rounds[: launch + 1])):
                     indices = positions.draw(planned.block)
                     due_ns = None if rate_per_s is None else Poisson(rate_per_s=rate_per_s).draw(len(indices), rng)
                     for turn, model in enumerate(rng.permutation(len(subjects)).tolist()):
                         told = _ask(workers[model], indices, due_ns, planned.warmup)
                         block = SampleBlock(model=model, launch=launch, round=number, turn=turn, requests=indices, ns=told.ns)
                         gathered.turn(block, told)
-                    progress(what, number + 1, launches * planned.rounds_per_launch)
+                    progress(what, number + 1, sum(rounds))
                 for model, worker in enumerate(workers):
                     gathered.launches.append(Launch(model=model, ready=readies[model], ended=worker.stop()))
             if enough is not None and launch + 1 < launches and enough(gathered.run()):

@@ -14,7 +14,7 @@ from liftgate.core.store import Store
 from liftgate.profile.instance import find_instance
 from liftgate.profile.latency import latency
 from liftgate.profile.launch import WorkerHandle, aside
-from liftgate.profile.measure import Plan, Run, Subject, measure, plan
+from liftgate.profile.measure import Plan, Run, Subject, measure, plan, rounds_of_launches
 from liftgate.profile.placement import place
 from liftgate.profile.render import latency_view
 from liftgate.profile.samples import write_samples
@@ -32,6 +32,12 @@ def test_fast_models_get_large_blocks_and_slow_ones_small_ones() -> None:
     assert plan(20.0, [1e-5, 1e-5], 8).block == 500
     # 2 rounds of 4 requests are the least, though they take 2.94 s and a launch has 2.5 s.
     assert plan(20.0, [0.2, 0.15], 8) == Plan(block=4, warmup=1, rounds_per_launch=2)
+
+
+def test_the_first_launches_are_the_shortest() -> None:
+    # Weights 1 1 2 2 4 4 4 4 of 22, of 8 x 50 rounds; at least two of each.
+    assert rounds_of_launches(Plan(block=25, warmup=2, rounds_per_launch=50), 8) == (18, 18, 36, 36, 72, 72, 72, 72)
+    assert rounds_of_launches(Plan(block=4, warmup=1, rounds_per_launch=2), 3) == (2, 2, 3)
 
 
 def test_models_take_turns_on_the_same_requests_in_fresh_processes(
