@@ -57,9 +57,9 @@ class WorkerHandle:
         command = Open(model=str(model), store=str(store), threads=threads, requests=str(requests), device=self._device)
         return self._ask(command, Ready)
 
-    def block(self, indices: tuple[int, ...], warmup: int) -> BlockDone:
-        """Time one block; the caller sleeps in a read meanwhile."""
-        return self._ask(Block(indices=indices, warmup=warmup), BlockDone)
+    def block(self, indices: tuple[int, ...], warmup: int, *, batch: int = 1) -> BlockDone:
+        """Time one block, `batch` requests per call; the caller sleeps in a read meanwhile."""
+        return self._ask(Block(indices=indices, warmup=warmup, batch=batch), BlockDone)
 
     def schedule(
         self, indices: tuple[int, ...], arrivals_ns: tuple[int, ...], *, warmup: int = 0, servers: int = 1, give_up_ns: int | None = None

@@ -19,10 +19,14 @@ class Open(msgspec.Struct, frozen=True, kw_only=True, tag="open"):
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True, tag="block"):
-    """Answer the requests at these positions one after another and time each; the first `warmup` are repeated untimed before."""
+    """Answer the requests at these positions one after another and time each; the first `warmup` are repeated untimed before.
+
+    With a `batch`, that many consecutive requests go into one call (layout `rows`), calls are timed, and `warmup` counts calls.
+    """
 
     indices: tuple[int, ...]
     warmup: int
+    batch: int = 1
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True, tag="schedule"):

@@ -21,6 +21,7 @@ from ..core.errors import LiftgateError
 from ..core.requests import Requests
 from ..core.store import Store
 from ..runtime.session import Session, SessionSettings, import_runtime, open_file, open_session
+from .load.merge import merged
 from .load.replay import replay, wake_promptly
 from .protocol import Answer, Block, BlockDone, Command, Ended, Loadgen, LoadgenDone, Open, Ready, Refused, Schedule, ScheduleDone
 
@@ -66,7 +67,7 @@ class Worker:
 
     def block(self, command: Block) -> BlockDone:
         """Time the requests of one block, in nanoseconds each."""
-        feeds = [self.feeds[i] for i in command.indices]
+        feeds = merged([self.feeds[i] for i in command.indices], command.batch)
         samples = np.zeros(len(feeds), dtype="<i8")
         run, clock = self.session.run, time.perf_counter_ns
         for feed in feeds[: command.warmup]:

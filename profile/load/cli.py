@@ -26,6 +26,9 @@ ServersOption = Annotated[int, typer.Option("--servers", help="Threads that answ
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Threads per request. Default: the cores over the servers.", min=1)]
 LaunchesOption = Annotated[int, typer.Option("--launches", help="Fresh processes per model.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of arrivals, orders and samples.", min=0)]
+BatchOption = Annotated[
+    str | None, typer.Option("--batch", metavar="1,4,16", help="Requests per call: time per call and requests per second of each size.")
+]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the result and every timed request there.")]
 
 
@@ -162,6 +165,41 @@ def coldstart_command(
     if out is not None:
         write_result(out / COLDSTART_FILE, found)
         say(f"\nresult: {out / COLDSTART_FILE}", json_path=json_path)
+    write_json(found, json_path)
+
+
+def run_batches(
+    model: str,
+    batch: str,
+    *,
+    requests: Path | None,
+    instance: str,
+    seconds: float,
+    launches: int,
+    seed: int,
+    threads: int | None,
+    store: Path | None,
+    json_path: str | None,
+) -> None:
+    """What `profile run --batch` does."""
+    from .batches import batches, parse_sizes  # noqa: PLC0415 - --help must not wait for pyarrow and scipy
+    from .view import batches_view  # noqa: PLC0415
+
+    check_json(json_path)
+    with progress_bar() as progress:
+        found = batches(
+            model,
+            parse_sizes(batch),
+            requests=requests,
+            instance=instance,
+            seconds=seconds,
+            launches=launches,
+            seed=seed,
+            store=_store(store),
+            threads=threads,
+            progress=progress,
+        )
+    open_console(json_path).print(batches_view(found))
     write_json(found, json_path)
 
 

@@ -190,3 +190,27 @@ class ColdStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     page_cache: Literal["cold", "as it was"]
     models: tuple[ModelColdStart, ...]
     invalid: tuple[str, ...]
+
+
+class BatchSize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Calls that hold `requests_per_call` requests: time per call (`n` counts rounds), requests answered per second (`n` counts processes).
+
+    `gain` is the ratio of requests per second to those of the first size, paired by process.
+    """
+
+    requests_per_call: int
+    call_ms: dict[str, Estimate]
+    requests_per_s: Estimate
+    gain: Estimate
+    calls: int
+
+
+class Batches(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `profile run --batch` found: one model, several sizes, closed loop."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["batches"] = "batches"
+    conditions: Conditions
+    model: ModelRef
+    sizes: tuple[BatchSize, ...]
+    invalid: tuple[str, ...]

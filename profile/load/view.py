@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..render import milliseconds, new_table
 from .arrivals import ArrivalsRef
-from .result import Answer, ColdStart, Conditions, Cost, Distribution, Load, ModelColdStart, ModelLoad, ModelSweep, Sweep
+from .result import Answer, Batches, ColdStart, Conditions, Cost, Distribution, Load, ModelColdStart, ModelLoad, ModelSweep, Sweep
 from .trial import LAG_LIMIT
 
 _INVALID = "bold magenta"
@@ -88,6 +88,22 @@ def _cached(model: ModelColdStart) -> str:
     if len(known) < len(shares):
         return "unknown, the kernel does not tell"
     return f"{min(known):.0%} to {max(known):.0%} of the model's files were in it before a start"
+
+
+def batches_view(result: Batches) -> RenderableType:
+    """One row per size."""
+    at = result.conditions
+    table = new_table(f"{escape(result.model.name)} on {at.instance} ({at.label}, {_servers(at)}): requests per call, closed loop [95 %]")
+    first = result.sizes[0].requests_per_call
+    for heading in ("requests per call", *(f"{name} ms per call" for name in result.sizes[0].call_ms), "requests/s", f"x {first}", "calls"):
+        table.add_column(heading, justify="right")
+    for size in result.sizes:
+        times = [milliseconds(e) for e in size.call_ms.values()]
+        gain = "" if size is result.sizes[0] else escape(size.gain.text(2))
+        table.add_row(str(size.requests_per_call), *times, escape(size.requests_per_s.text(1)), gain, f"{size.calls:,}")
+    lines: list[RenderableType] = [table, *conditions_view(at)]
+    lines += [Text(f"INVALID: {reason}", style=_INVALID) for reason in result.invalid]
+    return Group(*lines)
 
 
 def conditions_view(at: Conditions) -> list[RenderableType]:

@@ -1,0 +1,135 @@
+"""`batches`: what it brings to answer several requests in one call."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+
+from ...core.errors import InputError
+from ...core.estimate import Estimate
+from ...core.progress import Progress, silent
+from ...core.requests import Requests
+from ...core.store import Store
+from ..health import disturbances, read_counters
+from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
+from ..instance import LOCAL
+from ..launch import WorkerHandle, aside
+from ..measure import LAUNCHES, Positions, pool_of, start_workers
+from ..result import QUANTILES
+from ..statistics import quantile_estimate, t_interval
+from .conditions import conditions_of
+from .merge import check_mergeable
+from .result import Batches, BatchSize
+
+# A block lasts about so long; the requests of a block come from a message, so there is a most.
+_BLOCK_S, _FEWEST_CALLS, _MOST_REQUESTS, _FEWEST_ROUNDS = 0.1, 5, 4000, 5
+_LARGEST = 1024
+
+
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """`1,4,16` as numbers, each once and in this order; raises InputError."""
+    sizes = []
+    for part in text.split(","):
+        if not part.strip().isdecimal() or not 1 <= int(part) <= _LARGEST:
+            expected = f"numbers from 1 to {_LARGEST} with commas between them, such as 1,4,16"
+            raise InputError.mismatch("--batch", expected=expected, found=repr(text))
+        sizes.append(int(part))
+    return tuple(dict.fromkeys(sizes))
+
+
+def batches(
+    model: Model,
+    sizes: Sequence[int],
+    *,
+    requests: Requests | Path | str | None = None,
+    instance: str = LOCAL,
+    seconds: float = 20.0,
+    launches: int = LAUNCHES,
+    seed: int = 0,
+    store: Store | Path | str | None = None,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> Batches:
+    """Time per call and requests per second of `model` with `sizes` requests per call, one call after another.
+
+    Sizes take turns in rounds, in an order drawn anew. Raises InputError before anything is measured, also where requests of the model do
+    not fit one call.
+    """
+    begun, started_at = time.monotonic(), datetime.now(UTC)
+    check_duration(seconds, launches)
+    store, placement = Store.of(store), load_placements([instance], threads)[0]
+    subjects = load_subjects([model], store)
+    asked = load_requests(requests, subjects, seed)
+    rng = np.random.default_rng(seed)
+    pool = pool_of(subjects, asked, rng)
+    if max(sizes) > 1:
+        check_mergeable(subjects[0].signature, pool, subjects[0].ref.name)
+    positions = Positions(len(pool), rng)
+    blocks: list[list[list[npt.NDArray[np.int64]]]] = [[] for _ in sizes]
+    waits: list[tuple[int, int] | None] = []
+    before = read_counters(placement.cpus)
+    with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
+        file = Path(folder) / "requests.parquet"
+        pool.write(file)
+        for launch in range(launches):
+            with ExitStack() as living:
+                (worker,), _ = start_workers(subjects, placement, store, file, living=living, rng=rng)
+                calls = [_calls(worker, positions, size) for size in sizes]
+                for mine in blocks:
+                    mine.append([])
+                rounds = max(_FEWEST_ROUNDS, int(seconds / launches / (_BLOCK_S * len(sizes))))
+                for number in range(rounds):
+                    for turn in rng.permutation(len(sizes)).tolist():
+                        done = worker.block(tuple(positions.draw(calls[turn] * sizes[turn]).tolist()), 1, batch=sizes[turn])
+                        waits.append(None if done.waited_ns is None or done.ran_ns is None else (done.waited_ns, done.ran_ns))
+                        blocks[turn][-1].append(np.frombuffer(done.samples, dtype="<i8").astype(np.int64))
+                    progress(f"batches on {placement.instance.name}", launch * rounds + number + 1, launches * rounds)
+                worker.stop()
+    seen = disturbances(before, read_counters(placement.cpus), waits)
+    return Batches(
+        conditions=conditions_of(
+            placement, servers=1, asked=asked, pool=pool, subjects=subjects, seed=seed, started_at=started_at, begun=begun
+        ),
+        model=subjects[0].ref,
+        sizes=tuple(_size(size, mine, sizes[0], blocks[0]) for size, mine in zip(sizes, blocks, strict=True)),
+        invalid=seen.fatal + seen.shared,
+    )
+
+
+def _calls(worker: WorkerHandle, positions: Positions, size: int) -> int:
+    """How many calls of this size fill a block; warms the process up for it."""
+    for _ in range(2):
+        done = worker.block(tuple(positions.draw(3 * size).tolist()), 0, batch=size)
+    call_s = float(np.median(np.frombuffer(done.samples, dtype="<i8"))) / 1e9
+    return int(np.clip(_BLOCK_S / max(call_s, 1e-9), _FEWEST_CALLS, max(_FEWEST_CALLS, _MOST_REQUESTS // size)))
+
+
+Launched = Sequence[Sequence[npt.NDArray[np.int64]]]
+
+
+def _size(size: int, launches: Launched, first: int, first_launches: Launched) -> BatchSize:
+    logs = np.log(_per_second(size, launches)) - np.log(_per_second(first, first_launches))
+    mean, low, high = t_interval(logs, 0.95)
+    value, least, most = t_interval(_per_second(size, launches), 0.95)
+    return BatchSize(
+        requests_per_call=size,
+        call_ms={name: quantile_estimate(launches, p) for name, p in QUANTILES.items()},
+        requests_per_s=Estimate(value=value, low=least, high=most, n=len(launches)),
+        gain=Estimate(
+            value=math.exp(mean), low=None if low is None else math.exp(low), high=None if high is None else math.exp(high), n=len(launches)
+        ),
+        calls=sum(len(block) for launch in launches for block in launch),
+    )
+
+
+def _per_second(size: int, launches: Launched) -> npt.NDArray[np.float64]:
+    """Requests per second of every process."""
+    return np.array([size * sum(len(b) for b in launch) / (sum(int(b.sum()) for b in launch) / 1e9) for launch in launches])
