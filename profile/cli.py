@@ -162,11 +162,26 @@ def run_command(
     seconds: SecondsOption = 20.0,
     launches: LaunchesOption = 8,
     seed: SeedOption = 0,
+    batch: load.BatchOption = None,
     threads: ThreadsOption = None,
     store: StoreOption = None,
     json_path: JsonOption = None,
 ) -> None:
     """Measure one model on one instance."""
+    if batch is not None:
+        load.run_batches(
+            model,
+            batch,
+            requests=requests,
+            instance=instance,
+            seconds=seconds,
+            launches=launches,
+            seed=seed,
+            threads=threads,
+            store=store,
+            json_path=json_path,
+        )
+        return
     from rich.console import Group  # noqa: PLC0415
 
     from .latency import latency  # noqa: PLC0415

@@ -9,7 +9,7 @@ import msgspec
 
 from ...core.errors import InputError
 from ...core.units import parse_quantity
-from ..budget import LATENCY, Conditions, Max, read_budget
+from ..budget import LATENCY, Max, read_budget
 
 _WRITTEN = re.compile(r"\s*p(\d{1,2}(?:\.\d{1,3})?)\s*(?:<=|<|:|=)?\s*(\S.*)")
 
@@ -57,7 +57,7 @@ def _of_file(path: Path, instance: str, where: str) -> tuple[LatencyLimit, ...]:
     found = tuple(
         LatencyLimit(quantile=gate.metric.removeprefix("latency_"), p=LATENCY[gate.metric], limit_ms=gate.limit.value, alpha=gate.alpha)
         for gate in budget.gates
-        if gate.metric in LATENCY and isinstance(gate.limit, Max) and gate.at == Conditions(instance=instance)
+        if gate.metric in LATENCY and isinstance(gate.limit, Max) and gate.at is not None and gate.at.instance == instance
     )
     if not found:
         latency = [f"{gate.metric} on {gate.at.name}" for gate in budget.gates if gate.metric in LATENCY and gate.at is not None]
