@@ -13,6 +13,7 @@ import typer
 from ..console import JsonOption, StoreOption, check_json, door, open_console, progress_bar, say, write_json
 from .ci import cli as ci
 from .load import cli as load
+from .mlperf import cli as mlperf_cli
 
 if TYPE_CHECKING:
     from ..core.store import Store
@@ -164,6 +165,9 @@ def run_command(
     seed: SeedOption = 0,
     batch: load.BatchOption = None,
     threads: ThreadsOption = None,
+    mlperf: mlperf_cli.MlperfOption = False,
+    rate: mlperf_cli.RateOption = None,
+    budget: mlperf_cli.LimitOption = None,
     store: StoreOption = None,
     json_path: JsonOption = None,
 ) -> None:
@@ -188,6 +192,22 @@ def run_command(
     from .render import latency_view  # noqa: PLC0415
 
     check_json(json_path)
+    mlperf_cli.check_options(mlperf, rate, budget)
+    if mlperf:
+        mlperf_cli.run_cross_check(
+            model,
+            requests=requests,
+            rate=rate,
+            budget=budget,
+            instance=instance,
+            seconds=seconds,
+            launches=launches,
+            seed=seed,
+            store=_store(store),
+            threads=threads,
+            json_path=json_path,
+        )
+        return
     with progress_bar() as progress:
         found = latency(
             [model],
