@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 from rich.console import Group, RenderableType
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core.errors import InputError
+from .confine import limit_memory
 from .instance import LOCAL, Instance, Placement, Price
 from .placement import place
 from .recognise import Recognised
@@ -30,13 +31,18 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     fix: str = ""
 
 
-def standing(instance: Instance, recognised: Recognised | None) -> Standing:
-    """What measuring for `instance` would be here."""
+def standing(instance: Instance, recognised: Recognised | None, *, settle: Callable[[Placement], Placement] = limit_memory) -> Standing:
+    """What measuring for `instance` would be here; `settle` finds out what only a try tells: whether its memory can be a limit."""
     try:
-        found: Placement = place(instance, recognised=recognised)
+        found = settle(place(instance, recognised=recognised))
     except InputError as error:
         return Standing(instance=instance, label=None, note=error.problem, fix=error.fix)
     return Standing(instance=instance, label=found.label, note=found.note, threads=found.threads, cpus=found.cpus)
+
+
+def standings(known: Iterable[Instance], recognised: Recognised | None) -> list[Standing]:
+    """The same for many, where nothing is tried."""
+    return [standing(instance, recognised, settle=lambda placement: placement) for instance in known]
 
 
 def instances_view(rows: Iterable[Standing], recognised: Recognised | None) -> RenderableType:
@@ -46,16 +52,16 @@ def instances_view(rows: Iterable[Standing], recognised: Recognised | None) -> R
     table.add_column("vCPU", justify="right")
     table.add_column("cores", justify="right")
     table.add_column("GiB", justify="right")
-    table.add_column("CPU and GPU", max_width=26)
+    table.add_column("CPU and GPU", max_width=25)
     table.add_column("USD/h", justify="right")
-    table.add_column("here", max_width=30)
+    table.add_column("here", max_width=24)
     for row in rows:
         one = row.instance
-        hardware = one.cpu + (f" + {one.gpu}" if one.gpu else "")
+        hardware = one.cpu if one.gpu is None else f"{one.cpu} + {one.gpu.count} x {one.gpu.model}"
         price = "" if one.price_usd_per_hour is None else f"{one.price_usd_per_hour:.4g}"
         can = Text(row.label or f"no: {_first_clause(row.note)}", style=_STYLES.get(row.label, ""))
         table.add_row(one.name, str(one.vcpu), str(one.cores), f"{one.memory_gib:g}", escape(hardware), price, can)
-    hint = "`profile instances NAME` says why, and where a price is from; docs/instances.md says how to add your own"
+    hint = "`profile instances NAME` says why, and where a price is from; docs/instances.md how to add your own"
     return Group(table, "", *_machine_lines(recognised), Text(hint, style="dim"))
 
 
@@ -87,7 +93,7 @@ def instance_view(row: Standing, recognised: Recognised | None) -> RenderableTyp
 
 def _first_clause(reason: str) -> str:
     """What is missing, without what was found instead, which the view of one instance tells."""
-    return reason.partition(", found")[0].partition(":")[0]
+    return reason.partition(", found")[0].partition(":")[0].partition(" (")[0]
 
 
 def _price_facts(price: Price | str) -> Sequence[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Holding workers to the memory of the instance they stand for, where the kernel lets this process do so.
 
+    placement = limit_memory(place(instance))
     with confined(placement) as confinement:
         worker = WorkerHandle(name, placement.cpus, placement.threads, confinement=confinement)
 
@@ -80,23 +81,34 @@ class Confinement:
         return cell
 
 
-@contextmanager
-def confined(placement: Placement, *, root: Path = _ROOT) -> Iterator[Confinement]:
-    """Hold the workers of an emulated instance to its memory as far as this process may; the instance itself needs no limit.
+def limit_memory(placement: Placement, *, root: Path = _ROOT) -> Placement:
+    """The placement with the instance's memory as a limit, where this process may set one, and else with the reason in its note.
 
-    Raises InputError for a value of LIFTGATE_CGROUP that is neither `auto` nor `off`.
+    An instance that this machine is needs no limit. Removes what killed processes left behind. Raises InputError for a value of
+    LIFTGATE_CGROUP that is neither `auto` nor `off`.
     """
     if placement.label != "emulated":
-        yield Confinement(placement, None)
-        return
+        return placement
     try:
         hierarchy = _usable(placement, root)
     except NotAllowed as reason:
-        yield Confinement(msgspec.structs.replace(placement, memory=f"{CHECKED}: {reason}"), None)
-        return
+        return msgspec.structs.replace(placement, memory=f"{CHECKED}: {reason}", memory_limited=False)
     limit = f"memory is limited to {placement.instance.memory_gib:g} GiB, without swap (cgroup {hierarchy.version})"
+    return msgspec.structs.replace(placement, memory=limit, memory_limited=True)
+
+
+@contextmanager
+def confined(placement: Placement, *, root: Path = _ROOT) -> Iterator[Confinement]:
+    """Hold workers to a placement that `limit_memory` has limited; others only get their GPU shown. Raises RunFailed."""
+    if not placement.memory_limited:
+        yield Confinement(placement, None)
+        return
     try:
-        yield Confinement(msgspec.structs.replace(placement, memory=limit), hierarchy)
+        hierarchy = find_hierarchy(root)
+    except NotAllowed as reason:
+        raise RunFailed(f"confining to {placement.instance.name}", f"control groups could be made before: {reason}") from None
+    try:
+        yield Confinement(placement, hierarchy)
     finally:
         _remove_groups(hierarchy, of_pid=os.getpid())
 

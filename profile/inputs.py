@@ -16,6 +16,7 @@ from ..core.signature import InputSpec, Signature
 from ..core.store import Store
 from ..runtime.session import SessionSettings, open_session
 from .budget import Budget
+from .confine import limit_memory
 from .generate import requests_from_signature
 from .instance import Placement, find_instance
 from .measure import Subject
@@ -78,7 +79,7 @@ def _all_inputs(signatures: Sequence[Signature]) -> Signature:
 
 def load_placements(names: Sequence[str], threads: int | None) -> list[Placement]:
     """How to stand for every named instance, each once."""
-    return [place(find_instance(name), threads=threads, recognised=recognise()) for name in dict.fromkeys(names)]
+    return [limit_memory(place(find_instance(name), threads=threads, recognised=recognise())) for name in dict.fromkeys(names)]
 
 
 def check_segments(budget: Budget | None, requests: Requests) -> None:

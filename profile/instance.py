@@ -96,7 +96,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Where and with how many threads a model runs to stand for an instance; with a `gpu` it runs on that one.
 
-    `standing` says how the instance is imitated, or that it is the instance, `memory` whether its memory is a limit here.
+    `standing` says how the instance is imitated, or that it is the instance, `memory` whether its memory is a limit here, and
+    `memory_limited` that workers have to be confined to it.
     """
 
     instance: Instance
@@ -105,6 +106,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     label: Label
     standing: str
     memory: str = ""
+    memory_limited: bool = False
     gpu: GpuFacts | None = None
 
     @property

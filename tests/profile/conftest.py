@@ -43,12 +43,6 @@ PRICED_GRAPH = (
 MakeModel = Callable[..., ModelArtifact]
 
 
-@pytest.fixture(autouse=True)
-def no_control_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests leave the machine's control groups alone; those of confinement have a kernel of their own."""
-    monkeypatch.setenv("LIFTGATE_CGROUP", "off")
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")

@@ -193,10 +193,3 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(
 def test_looking_whether_a_folder_can_be_written_leaves_no_trace(tmp_path: Path) -> None:
     check_folder(tmp_path / "new" / "run")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_instances_are_listed() -> None:
-    done = CliRunner().invoke(app, ["instances"])
-    assert done.exit_code == 0
-    assert "m5.large" in done.stdout
-    assert "cannot imitate" in done.stdout

@@ -12,7 +12,7 @@ import pytest
 from liftgate.core.errors import InputError, RunFailed
 from liftgate.core.gpu import GpuFacts
 from liftgate.profile.cgroups import Legacy, Unified, find_hierarchy
-from liftgate.profile.confine import Confinement, confined
+from liftgate.profile.confine import Confinement, confined, limit_memory
 from liftgate.profile.instance import Placement, find_instance
 from liftgate.profile.launch import WorkerHandle
 
@@ -118,7 +118,7 @@ def test_a_container_sees_its_own_part_of_the_hierarchy_as_the_whole(kernel: Ker
 )
 def test_limits_that_this_process_is_under_are_not_escaped(v2: Kernel, file: str, value: str) -> None:
     v2.group("app.slice/shell.scope", **{file: value + "\n"})
-    with confined(EMULATED, root=v2.root) as confinement:
+    with confined(limit_memory(EMULATED, root=v2.root), root=v2.root) as confinement:
         why = f"a group of its own would escape {file.replace('_', '.')} = {value.split(maxsplit=1)[0]} of shell.scope"
         assert confinement.placement.memory == f"memory is checked, not limited: {why}"
     assert v2.made == []
@@ -131,13 +131,13 @@ def test_limits_that_this_process_is_under_are_not_escaped(v2: Kernel, file: str
 def test_without_a_place_for_groups_memory_is_only_checked(kernel: Kernel, mounts: str, why: str) -> None:
     kernel.describe(mounts.format(inside="/"), "0::/\n")
     kernel.group("", cgroup_controllers="memory\n")
-    with confined(EMULATED, root=kernel.root) as confinement:
+    with confined(limit_memory(EMULATED, root=kernel.root), root=kernel.root) as confinement:
         assert why in confinement.placement.note
         assert confinement.admit(1) is None
 
 
 def test_every_worker_gets_the_instances_memory_no_swap_and_its_cpus_in_v2(v2: Kernel) -> None:
-    with confined(EMULATED, root=v2.root) as confinement:
+    with confined(limit_memory(EMULATED, root=v2.root), root=v2.root) as confinement:
         assert confinement.placement.memory == "memory is limited to 8 GiB, without swap (cgroup v2)"
         confinement.admit(4321)
         confinement.admit(4322)
@@ -148,7 +148,7 @@ def test_every_worker_gets_the_instances_memory_no_swap_and_its_cpus_in_v2(v2: K
 
 
 def test_every_worker_gets_the_instances_memory_no_swap_and_its_cpus_in_v1(v1: Kernel) -> None:
-    with confined(EMULATED, root=v1.root) as confinement:
+    with confined(limit_memory(EMULATED, root=v1.root), root=v1.root) as confinement:
         confinement.admit(4321)
         written = v1.written[v1.left()[0]]
     assert {name: written[name] for name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")} == dict.fromkeys(
@@ -160,7 +160,7 @@ def test_every_worker_gets_the_instances_memory_no_swap_and_its_cpus_in_v1(v1: K
 
 def test_what_the_kernel_forbids_is_found_out_before_anything_is_measured(v2: Kernel) -> None:
     v2.refuse_joins = True
-    with confined(EMULATED, root=v2.root) as confinement:
+    with confined(limit_memory(EMULATED, root=v2.root), root=v2.root) as confinement:
         assert confinement.placement.memory == "memory is checked, not limited: control groups (v2) cannot be used here: Permission denied"
         assert confinement.admit(os.getpid()) is None
     assert v2.left() == []
@@ -175,12 +175,12 @@ def test_groups_of_a_killed_process_are_removed_and_those_of_a_living_one_are_no
     parent = os.getppid()
     start = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
     v2.group(f"app.slice/liftgate-{parent}-{start}-1")
-    with confined(EMULATED, root=v2.root):
+    with confined(limit_memory(EMULATED, root=v2.root), root=v2.root):
         assert sorted(v2.left()) == sorted([f"liftgate-{parent}-{start}-1", "liftgate-1-other"])
 
 
 def test_a_worker_that_the_kernel_ended_for_want_of_memory_says_so(v2: Kernel) -> None:
-    with confined(EMULATED, root=v2.root) as confinement:
+    with confined(limit_memory(EMULATED, root=v2.root), root=v2.root) as confinement:
         worker = WorkerHandle("v1.1", (0,), 1, module="abc", confinement=confinement)  # ends by itself
         group = next(v2.top.rglob("liftgate-*"))
         (group / "memory.events").write_text("low 0\noom 1\noom_kill 1\n")
@@ -191,7 +191,7 @@ def test_a_worker_that_the_kernel_ended_for_want_of_memory_says_so(v2: Kernel) -
 
 
 def test_a_worker_that_ended_for_another_reason_does_not(v2: Kernel) -> None:
-    with confined(EMULATED, root=v2.root) as confinement:
+    with confined(limit_memory(EMULATED, root=v2.root), root=v2.root) as confinement:
         worker = WorkerHandle("v1.1", (0,), 1, module="abc", confinement=confinement)
         with pytest.raises(RunFailed, match="the worker process died"):
             worker.open(Path("m"), Path("s"), Path("r"), 1)
@@ -199,7 +199,7 @@ def test_a_worker_that_ended_for_another_reason_does_not(v2: Kernel) -> None:
 
 
 def test_a_group_that_cannot_be_made_later_ends_the_worker(v2: Kernel) -> None:
-    with confined(EMULATED, root=v2.root) as confinement:
+    with confined(limit_memory(EMULATED, root=v2.root), root=v2.root) as confinement:
         v2.refuse_joins = True
         with pytest.raises(RunFailed, match="Permission denied; LIFTGATE_CGROUP=off measures without a limit"):
             WorkerHandle("v1.1", (0,), 1, confinement=confinement)
@@ -208,17 +208,23 @@ def test_a_group_that_cannot_be_made_later_ends_the_worker(v2: Kernel) -> None:
 
 def test_a_person_may_switch_it_off_but_not_mistype_that(v2: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIFTGATE_CGROUP", "off")
-    with confined(EMULATED, root=v2.root) as confinement:
+    with confined(limit_memory(EMULATED, root=v2.root), root=v2.root) as confinement:
         assert confinement.placement.memory == "memory is checked, not limited: LIFTGATE_CGROUP=off"
     monkeypatch.setenv("LIFTGATE_CGROUP", "no")
-    with pytest.raises(InputError, match="expected auto or off, found 'no'"), confined(EMULATED, root=v2.root):
-        pass
+    with pytest.raises(InputError, match="expected auto or off, found 'no'"):
+        limit_memory(EMULATED, root=v2.root)
 
 
 def test_the_machine_itself_is_not_limited(v2: Kernel) -> None:
     measured = msgspec.structs.replace(EMULATED, label="measured", memory="")
-    with confined(measured, root=v2.root) as confinement:
+    with confined(limit_memory(measured, root=v2.root), root=v2.root) as confinement:
         assert confinement.placement.note == "s"
+        assert confinement.admit(1) is None
+    assert v2.made == []
+
+
+def test_a_placement_that_was_not_limited_is_not_confined(v2: Kernel) -> None:
+    with confined(EMULATED, root=v2.root) as confinement:
         assert confinement.admit(1) is None
     assert v2.made == []
 
