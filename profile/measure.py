@@ -17,6 +17,7 @@ from ..core.requests import Requests
 from ..core.signature import Signature
 from ..core.store import Store
 from .budget import Conditions
+from .confine import confined
 from .health import disturbances, drift, read_counters
 from .instance import Placement
 from .launch import WorkerHandle, aside
@@ -237,8 +238,9 @@ def start_workers(
     They start one after another so that none loads beside another, in random order because the first finds another memory than the last.
     """
     started: dict[int, tuple[WorkerHandle, Ready]] = {}
+    confinement = living.enter_context(confined(placement))
     for model in rng.permutation(len(subjects)).tolist():
-        worker = WorkerHandle(subjects[model].ref.name, placement.cpus, placement.threads)
+        worker = WorkerHandle(subjects[model].ref.name, placement.cpus, placement.threads, confinement=confinement)
         living.callback(worker.kill)
         started[model] = (worker, worker.open(subjects[model].path, store.root, requests, placement.threads))
     return [started[model][0] for model in range(len(subjects))], [started[model][1] for model in range(len(subjects))]
