@@ -10,6 +10,7 @@ after the process that made them and removed at the end; what a killed process l
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -26,6 +27,7 @@ from .instance import Placement
 from .placement import CHECKED
 
 SWITCH = "LIFTGATE_CGROUP"
+_NUMBERS = itertools.count(1)
 _NAME = re.compile(r"liftgate-(?P<pid>\d+)-(?P<start>\d+)-\d+")
 _ROOT = Path("/")
 
@@ -56,7 +58,7 @@ class Confinement:
     def __init__(self, placement: Placement, hierarchy: Hierarchy | None) -> None:
         self.placement = placement
         self._hierarchy = hierarchy
-        self._made = 0
+        self._cells: list[Cell] = []
 
     @property
     def environment(self) -> dict[str, str]:
@@ -68,8 +70,7 @@ class Confinement:
         """Move a worker that has just started into a group of its own; None where there is none. Raises RunFailed."""
         if self._hierarchy is None:
             return None
-        self._made += 1
-        name = _group_name(self._made)
+        name = _group_name(next(_NUMBERS))
         try:
             self._hierarchy.make(name, _limits(self.placement))
             cell = Cell(self._hierarchy, name, self.placement)
@@ -78,7 +79,13 @@ class Confinement:
             remove(self._hierarchy, name)
             fix = f"{SWITCH}=off measures without a limit"
             raise RunFailed(f"confining to {self.placement.instance.name}", f"a control group failed: {error}", fix=fix) from error
+        self._cells.append(cell)
         return cell
+
+    def close(self) -> None:
+        """Remove the groups whose workers have ended."""
+        for cell in self._cells:
+            cell.close()
 
 
 def limit_memory(placement: Placement, *, root: Path = _ROOT) -> Placement:
@@ -107,10 +114,11 @@ def confined(placement: Placement, *, root: Path = _ROOT) -> Iterator[Confinemen
         hierarchy = find_hierarchy(root)
     except NotAllowed as reason:
         raise RunFailed(f"confining to {placement.instance.name}", f"control groups could be made before: {reason}") from None
+    confinement = Confinement(placement, hierarchy)
     try:
-        yield Confinement(placement, hierarchy)
+        yield confinement
     finally:
-        _remove_groups(hierarchy, of_pid=os.getpid())
+        confinement.close()
 
 
 def _usable(placement: Placement, root: Path) -> Hierarchy:
@@ -121,7 +129,7 @@ def _usable(placement: Placement, root: Path) -> Hierarchy:
     if switch == "off":
         raise NotAllowed(f"{SWITCH}=off")
     hierarchy = find_hierarchy(root)
-    _remove_groups(hierarchy, of_pid=None)
+    _remove_stale(hierarchy)
     try:
         _try(hierarchy, placement)
     except OSError as error:
@@ -131,7 +139,7 @@ def _usable(placement: Placement, root: Path) -> Hierarchy:
 
 def _try(hierarchy: Hierarchy, placement: Placement) -> None:
     """Confine a process that does nothing: only the kernel knows all its rules about who may move whom."""
-    name = _group_name(0)
+    name = _group_name(next(_NUMBERS))
     hierarchy.make(name, _limits(placement))
     idle = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     try:
@@ -141,16 +149,12 @@ def _try(hierarchy: Hierarchy, placement: Placement) -> None:
         remove(hierarchy, name)
 
 
-def _remove_groups(hierarchy: Hierarchy, *, of_pid: int | None) -> None:
-    """Remove the groups that one process made, or those of all processes that have ended; what still runs in them is left alone."""
+def _remove_stale(hierarchy: Hierarchy) -> None:
+    """Remove the groups of processes that have ended; what still runs in them is left alone."""
     for folder in hierarchy.folders:
         for group in folder.glob("liftgate-*"):
             match = _NAME.fullmatch(group.name)
-            if match is None:
-                continue
-            pid = int(match["pid"])
-            ended = _start_of(pid) != match["start"]
-            if (of_pid == pid and not ended) or (of_pid is None and ended):
+            if match is not None and _start_of(int(match["pid"])) != match["start"]:
                 remove(hierarchy, group.name)
 
 
