@@ -67,6 +67,12 @@ def generated_banner(comparison: Comparison) -> str:
     return f"The requests were generated, not recorded{why}: latency is indicative only."
 
 
+def sentence(finding: Finding) -> str:
+    """A finding in one line, for places without markup; gate and reason both name the metric, a reader needs it once."""
+    metric = finding.gate.partition(" ")[0]
+    return f"{finding.gate}: {finding.reason.removeprefix(f'{metric} ')}"
+
+
 def ordered(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     """Worst first, warnings after errors of the same outcome; the order of the budget otherwise."""
     return tuple(sorted(findings, key=lambda f: (_WORST_FIRST.index(f.outcome), f.level == "warn")))

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from ..core.verdict import Finding, Outcome, Verdict
+from ..core.verdict import Outcome, Verdict
 from ..profile.result import Candidate, Comparison
 from . import comparison_tables
 from .block import Block, Bullets, Command, Facts, Fold, Heading, Judgement, Text
@@ -80,7 +80,7 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
             open_blocks += [Heading(text="What to do"), Bullets(items=self.advice())]
         for instance in comparison.instances:
             open_blocks.append(
-                Text(text=f"{instance.instance} ({instance.label}), service time with 95 % intervals. {instance.note}".strip())
+                Text(text=f"{instance.instance} ({instance.label}), service time with 95 % intervals; {instance.note}".strip())
             )
             open_blocks.append(comparison_tables.summary_table(comparison, instance))
         metrics = comparison_tables.metrics_of(comparison)
@@ -98,8 +98,3 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     def _facts(self) -> tuple[tuple[str, str], ...]:
         samples = (("Raw samples", f"sha256 {self.comparison.samples_sha256}"),) if self.comparison.samples_sha256 else ()
         return (*comparison_tables.facts(self.comparison), *samples, *((("Run folder", self.run_dir),) if self.run_dir else ()))
-
-
-def sentence(finding: Finding) -> str:
-    """A finding in one line, for places without markup."""
-    return f"{finding.gate}: {finding.reason}" + (" (warning only)" if finding.level == "warn" else "")

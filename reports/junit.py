@@ -10,8 +10,8 @@ import re
 from xml.etree import ElementTree as ET
 
 from ..core.verdict import Finding, Outcome
-from .document import headline
-from .gate import GateResult, sentence
+from .document import headline, sentence
+from .gate import GateResult
 
 # What XML 1.0 cannot hold, however it is escaped.
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -47,12 +47,12 @@ def _kind(finding: Finding) -> str | None:
 
 def _case(suite: ET.Element, finding: Finding, kind: str | None, group: str) -> None:
     case = ET.SubElement(suite, "testcase", {"name": _legal(finding.gate), "classname": group})
+    warned = " (warning only)" if finding.level == "warn" else ""
     if kind is not None:
-        warned = " (warning only)" if finding.level == "warn" else ""
         message = _legal(f"{finding.outcome}{warned}: {finding.reason}")
-        ET.SubElement(case, kind, {"type": finding.outcome.value, "message": message}).text = _legal(sentence(finding))
+        ET.SubElement(case, kind, {"type": finding.outcome.value, "message": message}).text = _legal(sentence(finding) + warned)
     else:
-        ET.SubElement(case, "system-out").text = _legal(f"{finding.outcome} {sentence(finding)}")
+        ET.SubElement(case, "system-out").text = _legal(f"{finding.outcome} {sentence(finding)}{warned}")
 
 
 def _properties(result: GateResult) -> list[tuple[str, str]]:

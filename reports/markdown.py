@@ -89,7 +89,7 @@ def _judgement(judged: Judged) -> Iterator[str]:
     if judged.verdict is not None and judged.verdict.findings:
         for finding in document.ordered(judged.verdict.findings):
             level = " (warning)" if finding.level == "warn" else ""
-            yield f"- {_SIGNS[finding.outcome]} **{finding.outcome.value}**{level} {escape(finding.gate)}: {escape(finding.reason)}"
+            yield f"- {_SIGNS[finding.outcome]} **{finding.outcome.value}**{level} {escape(document.sentence(finding))}"
         yield ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Literal
 
 import msgspec
@@ -20,7 +21,7 @@ _ABOUT = {
 
 def schema(document: Literal["comparison", "budget", "trend"] | str) -> bytes:
     """The schema as JSON text, made from the types that read and write the document: it cannot fall behind them."""
-    body = msgspec.json.schema(_TYPES[document])
+    body = _cleaned(msgspec.json.schema(_TYPES[document]))
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:liftgate:{document}:1",
@@ -28,3 +29,14 @@ def schema(document: Literal["comparison", "budget", "trend"] | str) -> bytes:
         "description": _ABOUT[document],
     }
     return msgspec.json.format(msgspec.json.encode({**head, **body}), indent=2)
+
+
+def _cleaned(part: dict[str, object]) -> dict[str, object]:
+    """Descriptions are docstrings: without the indentation of the source."""
+    found: dict[str, object] = {}
+    for key, value in part.items():
+        if isinstance(value, dict):
+            found[key] = _cleaned(value)
+        else:
+            found[key] = inspect.cleandoc(value) if key == "description" and isinstance(value, str) else value
+    return found
