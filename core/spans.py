@@ -40,7 +40,7 @@ class Span(msgspec.Struct, frozen=True, array_like=True):
 class Trace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One request: `spans[0]` is the whole, the others lie inside it one after another. `kept` says why it was."""
 
-    kept: Literal["sampled", "slow"]
+    kept: Literal["sampled", "slow", "both"]
     attributes: dict[str, str]
     spans: Annotated[tuple[Span, ...], msgspec.Meta(min_length=1)]
 
@@ -158,9 +158,10 @@ class SpanRecorder:
             heapq.heapreplace(self._slow, (duration, next(self._numbers), Trace(kept="slow", attributes=attributes, spans=spans)))
 
     def file(self) -> SpanFile:
-        """Everything kept, each request once: a slow one that was sampled as well is called slow."""
+        """Everything kept, each request once."""
         traces = {trace.spans: trace for trace in self._ring}
-        traces.update({trace.spans: trace for _, _, trace in (*self._slow_before, *self._slow)})
+        for _, _, slow in (*self._slow_before, *self._slow):
+            traces[slow.spans] = msgspec.structs.replace(slow, kept="both") if slow.spans in traces else slow
         return SpanFile(
             process=self._process,
             pid=os.getpid(),

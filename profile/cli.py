@@ -14,6 +14,7 @@ from ..console import JsonOption, StoreOption, check_json, door, open_console, p
 from .ci import cli as ci
 from .load import cli as load
 from .mlperf import cli as mlperf_cli
+from .trace import cli as trace
 
 if TYPE_CHECKING:
     from ..core.store import Store
@@ -47,6 +48,8 @@ app.command("trend")(ci.trend_command)
 app.command("load")(load.load_command)
 app.command("sweep")(load.sweep_command)
 app.command("coldstart")(load.coldstart_command)
+app.command("flame")(trace.flame_command)
+app.command("trace")(trace.trace_command)
 
 
 class Undecided(StrEnum):
@@ -289,36 +292,6 @@ def instances_command(
     rows = standings(instances().values(), here)
     open_console(json_path).print(instances_view(rows, here))
     write_json(rows, json_path)
-
-
-@app.command("flame")
-@door
-def flame_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL_HELP)],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help=".svg, .json (speedscope) or .txt (raw stacks).")] = Path("flame.svg"),
-    requests: RequestsOption = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="How long to sample.")] = 10.0,
-    native: Annotated[bool, typer.Option("--native/--python-only", help="Show the runtime's own frames, not only Python's.")] = True,
-    threads: ThreadsOption = None,
-    seed: SeedOption = 0,
-    store: StoreOption = None,
-) -> None:
-    """Draw where a model's time goes while it answers requests (py-spy)."""
-    from .flame import flame  # noqa: PLC0415
-
-    with progress_bar() as progress:
-        path = flame(
-            model,
-            out,
-            requests=requests,
-            seconds=seconds,
-            native=native,
-            threads=threads,
-            seed=seed,
-            store=_store(store),
-            progress=progress,
-        )
-    say(f"wrote {path}; open it in a browser" if path.suffix == ".svg" else f"wrote {path}")
 
 
 def _show(result: Comparison, folder: Path, json_path: str | None) -> None:

@@ -98,7 +98,7 @@ def test_a_request_that_is_sampled_and_slow_is_written_once() -> None:
     clock = Clock()
     recorder = SpanRecorder("test", sample=1, clock=clock)
     asker(recorder, clock)(4)
-    assert [t.kept for t in recorder.file().traces] == ["slow"]
+    assert [t.kept for t in recorder.file().traces] == ["both"]
 
 
 def test_nothing_is_kept_where_nobody_records() -> None:

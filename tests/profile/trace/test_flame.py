@@ -7,14 +7,14 @@ import pytest
 from liftgate.core.artifact import ModelArtifact
 from liftgate.core.errors import InputError, RunFailed
 from liftgate.core.store import Store
-from liftgate.profile.flame import block_size, flame
+from liftgate.profile.trace.flame import block_size, flame
 
 MakeModel = Callable[..., ModelArtifact]
 
 
 def test_an_unknown_format_is_refused(make_model: MakeModel, store: Store, tmp_path: Path) -> None:
     make_model("v1.0")
-    with pytest.raises(InputError, match=r"expected a file ending in \.svg, \.json, \.txt, found 'flame\.png'"):
+    with pytest.raises(InputError, match=r"expected a file ending in \.svg, \.speedscope\.json, \.json or \.txt, found 'flame\.png'"):
         flame("v1.0", tmp_path / "flame.png", store=store)
 
 
@@ -30,8 +30,8 @@ def test_a_refused_sampler_is_reported_in_its_own_words(
     sampler = tmp_path / "py-spy"
     sampler.write_text("#!/bin/sh\necho 'Error: Permission Denied' >&2\nexit 1\n")
     sampler.chmod(0o755)
-    monkeypatch.setattr("liftgate.profile.flame.shutil.which", lambda *_, **__: str(sampler))
+    monkeypatch.setattr("liftgate.profile.trace.sampler.shutil.which", lambda *_, **__: str(sampler))
     make_model("v1.0")
-    with pytest.raises(RunFailed, match=r"could not sample the worker: Error: Permission Denied; sampling needs ptrace"):
+    with pytest.raises(RunFailed, match=r"could not sample the process: Permission Denied; sampling needs ptrace"):
         flame("v1.0", tmp_path / "flame.svg", store=store, seconds=1)
     assert not (tmp_path / "flame.svg").exists()

@@ -1,0 +1,135 @@
+"""The doors `profile flame`, `profile trace` and `profile explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...console import JsonOption, StoreOption, check_json, door, open_console, progress_bar, say, write_json
+
+if TYPE_CHECKING:
+    from ...core.store import Store
+
+_MODEL_HELP = "A name in the store, an artifact folder, or a torch.export archive."
+ModelArgument = Annotated[str | None, typer.Argument(metavar="[MODEL]", help=f"{_MODEL_HELP} Or none, with --pid.", show_default=False)]
+RequestsOption = Annotated[
+    Path | None, typer.Option("--requests", metavar="FILE", help="requests.parquet; without it requests are generated from the signature.")
+]
+PidOption = Annotated[int | None, typer.Option("--pid", metavar="PID", help="A running `liftgate serve`, instead of a model.", min=1)]
+NativeOption = Annotated[bool, typer.Option("--native/--python-only", help="Show the runtime's own frames, not only Python's.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Default: one per core.", min=1)]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of orders, samples and resampling.", min=0)]
+
+
+@door
+def flame_command(
+    model: ModelArgument = None,
+    pid: PidOption = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help=".svg, .speedscope.json, or .txt (raw stacks, for grep and flamegraph.pl).")
+    ] = Path("flame.svg"),
+    requests: RequestsOption = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long to sample.")] = 10.0,
+    native: NativeOption = True,
+    idle: Annotated[bool, typer.Option("--idle", help="Count threads that wait as well.")] = False,
+    threads: ThreadsOption = None,
+    seed: SeedOption = 0,
+    store: StoreOption = None,
+) -> None:
+    """Draw where a model's time goes while it answers requests, or a running router's while it serves (py-spy)."""
+    from .flame import flame, flame_served  # noqa: PLC0415 - --help must not wait for pyarrow and scipy
+
+    _one_of(model, pid, where="profile flame")
+    with progress_bar() as progress:
+        if pid is not None:
+            _unused_with_pid(requests, threads)
+            found = flame_served(pid, out, seconds=seconds, native=native, idle=idle, progress=progress)
+        else:
+            found = flame(
+                str(model),
+                out,
+                requests=requests,
+                seconds=seconds,
+                native=native,
+                idle=idle,
+                threads=threads,
+                seed=seed,
+                store=_store(store),
+                progress=progress,
+            )
+    for note in found.notes:
+        say(f"note: {note}")
+    opened = {".svg": "; open it in a browser", ".json": "; open it at https://www.speedscope.app"}.get(found.path.suffix, "")
+    say(f"wrote {found.path} ({found.samples:,} samples){opened}")
+
+
+@door
+def trace_command(
+    model: ModelArgument = None,
+    pid: PidOption = None,
+    spans: Annotated[
+        Path | None, typer.Option("--spans", metavar="DIR|FILE", help="What `liftgate serve … --trace DIR` recorded; alone or with --pid.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A Chrome trace, for Perfetto.")] = Path("trace.json"),
+    requests: RequestsOption = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long to trace.")] = 5.0,
+    stacks: Annotated[bool, typer.Option("--stacks/--no-stacks", help="Add py-spy's stacks.")] = True,
+    native: NativeOption = True,
+    threads: ThreadsOption = None,
+    seed: SeedOption = 0,
+    store: StoreOption = None,
+    json_path: JsonOption = None,
+) -> None:
+    """Trace requests: spans, the runtime's node times and stacks on one time line, and tables of what takes longest."""
+    from .served import trace_served  # noqa: PLC0415
+    from .trace import trace  # noqa: PLC0415
+    from .view import service_view, traced_view  # noqa: PLC0415
+
+    check_json(json_path)
+    _one_of(model, pid if pid is not None else spans, where="profile trace")
+    if model is None:
+        _unused_with_pid(requests, threads)
+        with progress_bar() as progress:
+            served = trace_served(out, pid=pid, spans=spans, seconds=seconds, native=native, progress=progress)
+        open_console(json_path).print(service_view(served))
+        write_json(served, json_path)
+        return
+    with progress_bar() as progress:
+        traced = trace(
+            model,
+            out,
+            requests=requests,
+            seconds=seconds,
+            stacks=stacks,
+            native=native,
+            threads=threads,
+            seed=seed,
+            store=_store(store),
+            progress=progress,
+        )
+    open_console(json_path).print(traced_view(traced))
+    write_json(traced, json_path)
+
+
+def _one_of(model: str | None, other: object, *, where: str) -> None:
+    from ...core.errors import InputError  # noqa: PLC0415
+
+    if (model is None) == (other is None):
+        found = "neither" if model is None else "both"
+        raise InputError.mismatch(where, expected="a model, or the --pid of a running process", found=found)
+
+
+def _unused_with_pid(requests: Path | None, threads: int | None) -> None:
+    from ...core.errors import InputError  # noqa: PLC0415
+
+    for option, value in (("--requests", requests), ("--threads", threads)):
+        if value is not None:
+            raise InputError.mismatch(option, expected="a model to ask", found="a process that serves", fix="leave it out")
+
+
+def _store(path: Path | None) -> Store:
+    from ...core.store import Store  # noqa: PLC0415
+
+    return Store.of(path)
