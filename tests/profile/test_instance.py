@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ from liftgate.core.config import parse_toml
 from liftgate.core.errors import InputError, UnknownName
 from liftgate.core.gpu import GpuReading
 from liftgate.core.machine import Machine
-from liftgate.profile.instance import Gpu, Instance, Price, find_instance, instances
+from liftgate.profile.instance import Gpu, Instance, Price, PriceTable, find_instance, instances
 from liftgate.profile.placement import core_groups, place
 from liftgate.profile.recognise import Recognised
 
@@ -109,6 +110,14 @@ def test_a_wrong_file_of_ones_own_is_refused_and_not_skipped(own: Path, file: st
     (own / file).write_text(text)
     with pytest.raises(InputError, match=message):
         instances()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("own instance", Instance), ("prices", PriceTable)])
+def test_the_examples_of_the_page_on_instances_are_read_as_they_stand(name: str, kind: type) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/instances.md").read_text(encoding="utf-8")
+    match = re.search(rf"<!-- example: {name} -->\n```toml\n(.*?)```", page, re.DOTALL)
+    assert match is not None
+    parse_toml(match[1], kind, where=name)
 
 
 def test_a_folder_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
