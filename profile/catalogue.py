@@ -68,7 +68,7 @@ def instances_view(rows: Iterable[Standing], recognised: Recognised | None) -> R
 def instance_view(row: Standing, recognised: Recognised | None) -> RenderableType:
     """Everything known about one instance."""
     one = row.instance
-    hyper = "each a core of its own" if one.threads_per_core == 1 else f"{one.threads_per_core} threads on each of {one.cores} cores"
+    hyper = "each on a core of its own" if one.threads_per_core == 1 else f"{one.threads_per_core} threads on each of {one.cores} cores"
     facts: list[tuple[str, str]] = [
         ("provider", one.provider),
         ("vCPU", f"{one.vcpu}, {hyper if one.cores > 1 or one.threads_per_core == 1 else f'{one.threads_per_core} threads of one core'}"),

@@ -125,16 +125,23 @@ class Legacy(msgspec.Struct, frozen=True):
 
 def find_hierarchy(root: Path) -> Hierarchy:
     """Where this process may try to make groups; raises NotAllowed with the reason."""
-    mounts = list(_mounts(root))
-    groups = [line.split(":", 2) for line in _read(root / "proc/self/cgroup").splitlines()]
-    unified = next((own for own in _own(mounts, groups, None) if "memory" in _read(own.group / "cgroup.controllers").split()), None)
-    if unified is not None:
-        return _unified(unified)
-    memory = next(_own(mounts, groups, "memory"), None)
-    if memory is None:
+    own = [group for group in _own(root, None) if "memory" in _read(group.group / "cgroup.controllers").split()]
+    if own:
+        return _unified(own[0])
+    memory, cpuset = list(_own(root, "memory")), list(_own(root, "cpuset"))
+    if not memory:
         raise NotAllowed("no control groups with a memory controller are mounted")
-    cpuset = next(_own(mounts, groups, "cpuset"), None)
-    return Legacy(memory.group, None if cpuset is None else cpuset.group)
+    return Legacy(memory[0].group, cpuset[0].group if cpuset else None)
+
+
+def own_limit_bytes(root: Path) -> int | None:
+    """The memory that this process may use, by the groups it is in as far as they can be seen; None without a limit."""
+    limits = []
+    for controller, file in ((None, "memory.max"), ("memory", "memory.limit_in_bytes")):
+        for own in _own(root, controller):
+            folders = [folder for folder in (own.group, *own.group.parents) if folder.is_relative_to(own.top)]
+            limits += [int(value) for value in (_read(folder / file) for folder in folders) if value.isdigit()]
+    return min(limits, default=None)
 
 
 def remove(hierarchy: Hierarchy, name: str) -> bool:
@@ -178,9 +185,10 @@ def _mounts(root: Path) -> Iterator[_Mount]:
             yield _Mount(root / fields[4].lstrip("/"), fields[3], kind, frozenset(options.split(",")))
 
 
-def _own(mounts: list[_Mount], groups: list[list[str]], controller: str | None) -> Iterator[_Own]:
+def _own(root: Path, controller: str | None) -> Iterator[_Own]:
     """Where this process is in the hierarchy of a v1 controller, or in v2 (None)."""
-    for mount in mounts:
+    groups = [line.split(":", 2) for line in _read(root / "proc/self/cgroup").splitlines()]
+    for mount in _mounts(root):
         if (mount.kind == "cgroup2") != (controller is None) or (controller is not None and controller not in mount.options):
             continue
         for _, controllers, path in groups:

@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from ..core.errors import InputError, RunFailed
-from .cgroups import Hierarchy, Limits, NotAllowed, find_hierarchy, remove
+from .cgroups import Hierarchy, Limits, NotAllowed, find_hierarchy, own_limit_bytes, remove
 from .instance import Placement
 from .placement import CHECKED
 
@@ -128,6 +128,9 @@ def _usable(placement: Placement, root: Path) -> Hierarchy:
         raise InputError.mismatch(SWITCH, expected="auto or off", found=repr(switch))
     if switch == "off":
         raise NotAllowed(f"{SWITCH}=off")
+    own = own_limit_bytes(root)
+    if own is not None and own < placement.memory_limit_bytes:
+        raise NotAllowed(f"this process itself may use {own / 2**30:.3g} GiB, less than the instance has")
     hierarchy = find_hierarchy(root)
     _remove_stale(hierarchy)
     try:

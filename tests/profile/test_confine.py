@@ -114,7 +114,7 @@ def test_a_container_sees_its_own_part_of_the_hierarchy_as_the_whole(kernel: Ker
 
 
 @pytest.mark.parametrize(
-    ("file", "value"), [("memory_max", "4294967296"), ("memory_high", "1"), ("cpu_max", "50000 100000"), ("cpuset_cpus", "0-1")]
+    ("file", "value"), [("memory_max", "17179869184"), ("memory_high", "1"), ("cpu_max", "50000 100000"), ("cpuset_cpus", "0-1")]
 )
 def test_limits_that_this_process_is_under_are_not_escaped(v2: Kernel, file: str, value: str) -> None:
     v2.group("app.slice/shell.scope", **{file: value + "\n"})
@@ -122,6 +122,16 @@ def test_limits_that_this_process_is_under_are_not_escaped(v2: Kernel, file: str
         why = f"a group of its own would escape {file.replace('_', '.')} = {value.split(maxsplit=1)[0]} of shell.scope"
         assert confinement.placement.memory == f"memory is checked, not limited: {why}"
     assert v2.made == []
+
+
+def test_less_memory_than_the_instance_has_is_said_and_not_called_its_limit(v1: Kernel) -> None:
+    v1.group("memory", memory_limit_in_bytes="9223372036854771712\n")
+    with confined(limit_memory(EMULATED, root=v1.root), root=v1.root) as confinement:
+        assert "is limited to 8 GiB" in confinement.placement.memory
+    v1.group("memory/jobs", memory_limit_in_bytes=f"{2**31}\n")
+    with confined(limit_memory(EMULATED, root=v1.root), root=v1.root) as confinement:
+        assert confinement.placement.memory.endswith("not limited: this process itself may use 2 GiB, less than the instance has")
+    assert v1.made == []
 
 
 @pytest.mark.parametrize(
