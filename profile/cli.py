@@ -175,6 +175,7 @@ def run_command(
     json_path: JsonOption = None,
 ) -> None:
     """Measure one model on one instance."""
+    mlperf_cli.check_options(mlperf, rate, budget, batch)
     if batch is not None:
         load.run_batches(
             model,
@@ -195,7 +196,6 @@ def run_command(
     from .render import latency_view  # noqa: PLC0415
 
     check_json(json_path)
-    mlperf_cli.check_options(mlperf, rate, budget)
     if mlperf:
         mlperf_cli.run_cross_check(
             model,

@@ -23,12 +23,15 @@ LimitOption = Annotated[
 ]
 
 
-def check_options(mlperf: bool, rate: float | None, budget: str | None) -> None:
+def check_options(mlperf: bool, rate: float | None, budget: str | None, batch: str | None) -> None:
     """Raise InputError for an option that only a cross-check has, and for a cross-check without LoadGen."""
     from ...core.errors import InputError  # noqa: PLC0415 - not needed for --help
     from .loadgen import require_loadgen  # noqa: PLC0415
 
     if mlperf:
+        if batch is not None:
+            fix = "measure batches without --mlperf"
+            raise InputError.mismatch("--batch", expected="single requests, as in LoadGen's SingleStream and Server", found=batch, fix=fix)
         require_loadgen()
         return
     for option, value in (("--rate", rate), ("--budget", budget)):
