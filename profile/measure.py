@@ -20,7 +20,7 @@ from .budget import Conditions
 from .confine import confined
 from .health import disturbances, drift, read_counters
 from .instance import Placement
-from .launch import WorkerHandle, aside
+from .launch import WORKER, WorkerHandle, aside
 from .load.arrivals import Poisson
 from .protocol import Ended, Ready
 from .samples import SampleBlock, Samples
@@ -40,11 +40,12 @@ _PILOT_REQUESTS, _PILOT_S = 50, 0.3
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """A model to measure: how results name it, and the path a worker loads it from (an artifact folder or a torch.export archive)."""
+    """A model to measure: how results name it, the path a worker loads it from, and the module that the worker runs."""
 
     ref: ModelRef
     path: Path
     signature: Signature
+    worker: str = WORKER
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,9 +241,10 @@ def start_workers(
     started: dict[int, tuple[WorkerHandle, Ready]] = {}
     confinement = living.enter_context(confined(placement))
     for model in rng.permutation(len(subjects)).tolist():
-        worker = WorkerHandle(subjects[model].ref.name, placement.cpus, placement.threads, confinement=confinement)
+        subject = subjects[model]
+        worker = WorkerHandle(subject.ref.name, placement.cpus, placement.threads, module=subject.worker, confinement=confinement)
         living.callback(worker.kill)
-        started[model] = (worker, worker.open(subjects[model].path, store.root, requests, placement.threads))
+        started[model] = (worker, worker.open(subject.path, store.root, requests, placement.threads))
     return [started[model][0] for model in range(len(subjects))], [started[model][1] for model in range(len(subjects))]
 
 

@@ -1,0 +1,110 @@
+"""How often 95 % intervals hold what they should, on simulated machines whose true quantiles are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ...profile.result import QUANTILES
+from ...profile.sequential import paired_rounds
+from ...profile.statistics import quantile_estimate
+
+Floats = npt.NDArray[np.float64]
+Blocks = list[list[npt.NDArray[np.int64]]]
+
+LAUNCHES, ROUNDS, BLOCK = 8, 40, 25
+
+
+class World(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine: lognormal requests of spread 10 %, and what disturbs them.
+
+    `drift` is the standard deviation of an AR(1) factor (0.9 from block to block), `bursts` how often per block a neighbour begins to slow
+    everything by a quarter for five blocks on average, `spikes` the share of requests that take twice as long on average, and `luck` the
+    spread between processes.
+    """
+
+    name: str
+    drift: float = 0.0
+    bursts: float = 0.0
+    spikes: float = 0.0
+    luck: float = 0.0
+
+
+WORLDS = (
+    World(name="independent requests"),
+    World(name="drift 3 %", drift=0.03),
+    World(name="bursts of a neighbour", bursts=0.02),
+    World(name="spikes", spikes=0.02),
+    World(name="processes differ by 4 %", luck=0.04),
+    World(name="drift, bursts, spikes and luck", drift=0.03, bursts=0.02, spikes=0.02, luck=0.01),
+)
+
+
+def simulate(world: World, rng: np.random.Generator) -> tuple[Blocks, Blocks]:
+    """Two equal models measured in interleaved rounds, by launch and round."""
+    control: Blocks = []
+    treatment: Blocks = []
+    for _ in range(LAUNCHES):
+        shared = _drift(world.drift, 2 * ROUNDS, rng) + _bursts(world.bursts, 2 * ROUNDS, rng)
+        first = rng.integers(0, 2, ROUNDS)
+        turns = np.arange(0, 2 * ROUNDS, 2)
+        control.append(_launch(world, shared[turns + first], rng))
+        treatment.append(_launch(world, shared[turns + 1 - first], rng))
+    return control, treatment
+
+
+def _launch(world: World, shared: Floats, rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
+    logs = rng.normal(0, 0.1, (len(shared), BLOCK)) + shared[:, None] + rng.normal(0, world.luck)
+    spikes = np.where(rng.random(logs.shape) < world.spikes, 1 + rng.exponential(1.0, logs.shape), 1.0)
+    return list((np.exp(logs) * spikes * 1e6).astype(np.int64))
+
+
+def _drift(deviation: float, count: int, rng: np.random.Generator) -> Floats:
+    found = np.zeros(count)
+    steps = rng.normal(0, deviation * np.sqrt(1 - 0.81), count)
+    found[0] = rng.normal(0, deviation)
+    for i in range(1, count):
+        found[i] = 0.9 * found[i - 1] + steps[i]
+    return found
+
+
+def _bursts(start: float, count: int, rng: np.random.Generator) -> Floats:
+    on = rng.random() < start / (start + 0.2)
+    found = np.zeros(count)
+    for i in range(count):
+        on = rng.random() >= 0.2 if on else rng.random() < start
+        found[i] = 0.22 if on else 0.0
+    return found
+
+
+def rates(trials: int, worlds: Sequence[World] = WORLDS, seed: int = 0) -> list[str]:
+    """Markdown: per world, how many of `trials` intervals hold the true quantile and the true ratio, which is 1."""
+    lines = [
+        f"{trials} trials of {LAUNCHES} launches x {ROUNDS} rounds x {BLOCK} requests; an unknown bound counts as holding",
+        "",
+        "| machine | p50 | p95 | p99 | unknown bounds of p99 | ratio p50 | ratio p95 | ratio p99 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for world in worlds:
+        rng = np.random.default_rng(seed)
+        many = np.concatenate([block for _ in range(400) for model in simulate(world, rng) for launch in model for block in launch])
+        true_ms = {name: float(np.quantile(many, p)) / 1e6 for name, p in QUANTILES.items()}
+        held = dict.fromkeys(QUANTILES, 0)
+        ratios = dict.fromkeys(QUANTILES, 0)
+        unknown = 0
+        for _ in range(trials):
+            control, treatment = simulate(world, rng)
+            for name, p in QUANTILES.items():
+                found = quantile_estimate(control, p)
+                held[name] += (found.low or 0) <= true_ms[name] <= (found.high or np.inf)
+                unknown += name == "p99" and None in (found.low, found.high)
+                ratio = paired_rounds(control, treatment, p).estimate()
+                ratios[name] += (ratio.low or 0) <= 1 <= (ratio.high or np.inf)
+        shares = (
+            [f"{held[q] / trials:.1%}" for q in QUANTILES] + [f"{unknown / trials:.0%}"] + [f"{ratios[q] / trials:.1%}" for q in QUANTILES]
+        )
+        lines.append(f"| {world.name} | {' | '.join(shares)} |")
+    return lines
