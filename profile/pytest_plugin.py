@@ -44,7 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Read the marks of a test, the closest one last, before any fixture runs."""
+    """Read the marks of a test, the closest one last, before any fixture runs; a test that is run again starts without findings."""
+    item.user_properties[:] = [(name, value) for name, value in item.user_properties if not name.startswith(_PROPERTY)]
     marks = list(item.iter_markers(MARK))
     if not marks:
         return

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from typing import Protocol
 from urllib.parse import quote, urlsplit
 
@@ -66,7 +67,11 @@ class Api(msgspec.Struct, frozen=True, kw_only=True):
         return self._send("GET", url, None)
 
     def write(self, method: str, url: str, body: str) -> Note:
-        return msgspec.json.decode(self._send(method, url, msgspec.json.encode({"body": body}))[0], type=Note)
+        answer = self._send(method, url, msgspec.json.encode({"body": body}))[0]
+        try:
+            return msgspec.json.decode(answer, type=Note)
+        except msgspec.DecodeError as error:
+            raise RunFailed(f"{method} {url}", f"the server did not answer with a comment ({error})") from None
 
     def _send(self, method: str, url: str, body: bytes | None) -> tuple[bytes, dict[str, str]]:
         pauses = _PAUSES_S if method != "POST" else ()
@@ -77,7 +82,7 @@ class Api(msgspec.Struct, frozen=True, kw_only=True):
             except urllib.error.HTTPError as error:
                 if pause is None or error.code not in _PASSING:
                     raise _refusal(f"{method} {url}", error) from None
-            except (OSError, ValueError) as error:
+            except (OSError, HTTPException, ValueError) as error:
                 if pause is None:
                     raise RunFailed(f"{method} {url}", f"no answer ({getattr(error, 'reason', error)})", fix="check the address") from None
             self.pause(pause)

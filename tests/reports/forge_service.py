@@ -23,6 +23,7 @@ class Service(ThreadingHTTPServer):
         self.refusals: list[tuple[str, int]] = []
         self.foreign: set[int] = set()
         self.redirect = ""
+        self.mute = False
 
     @property
     def url(self) -> str:
@@ -71,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.body()
         if not self.refused():
             self.server.comments.append({"id": len(self.server.comments) + 1, "body": body})
-            self.answer(201, self.server.comments[-1])
+            self.answer(201, {} if self.server.mute else self.server.comments[-1])
 
     def do_PATCH(self) -> None:
         body, number = self.body(), int(self.path.rsplit("/", 1)[1])

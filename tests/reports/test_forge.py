@@ -121,6 +121,9 @@ def test_a_server_that_answers_something_else_is_said(service: Service) -> None:
     service.comments = [{"body": "no id"}]
     with pytest.raises(RunFailed, match="did not answer with a list of comments"):
         list(github(service).notes())
+    service.comments, service.mute = [], True
+    with pytest.raises(RunFailed, match="did not answer with a comment"):
+        post(github(service), MARKER, MARKER)
 
 
 @pytest.mark.parametrize("name", ["ranker", "a/b/c", "../x", "a/..", "a b/c", "a/b?x=1"])
