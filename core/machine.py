@@ -13,7 +13,7 @@ import msgspec
 
 from .gpu import GpuFacts, read_gpus
 
-_TOOLS = ("liftgate", "torch", "onnx", "onnxruntime", "onnxscript", "optimum", "neural-compressor", "numpy")
+_TOOLS = ("liftgate", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "optimum", "neural-compressor", "numpy")
 # The features that decide which kernels run, as Linux names them; the full list is long and mostly noise.
 FEATURES: dict[str, tuple[str, ...]] = {
     "x86_64": ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
