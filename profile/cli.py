@@ -271,7 +271,7 @@ def calibrate_command(
 @app.command("instances")
 @door
 def instances_command(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Everything about this one.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Everything about this one.", show_default=False)] = None,
     ask_metadata: Annotated[
         bool, typer.Option("--ask-metadata", help="Ask the metadata service which instance this is.", envvar="LIFTGATE_ASK_METADATA")
     ] = False,
