@@ -89,9 +89,14 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def milliseconds(estimate: Estimate) -> str:
-    """Three decimals below 1 ms, fewer above."""
+    """Three decimals below 10 ms, fewer above."""
+    return escape(estimate.text(decimals(estimate)))
+
+
+def decimals(estimate: Estimate) -> int:
+    """How many a number of milliseconds is shown with."""
     size = estimate.value or 0.0
-    return escape(estimate.text(3 if size < 10 else 2 if size < 100 else 1))
+    return 3 if size < 10 else 2 if size < 100 else 1
 
 
 def _ratio(latency: InstanceLatency, model: ModelLatency, quantile: str) -> str:

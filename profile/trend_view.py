@@ -8,8 +8,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from ..core.estimate import Estimate
-from .render import STYLES, milliseconds, new_table
+from .render import STYLES, decimals, new_table
 from .trend import Trend, TrendLatency, TrendLine
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -41,14 +40,17 @@ def sparkline(values: Sequence[float | None]) -> str:
 
 
 def _instance(instance: str, lines: Sequence[TrendLine]) -> list[RenderableType]:
+    """Three lines per run, narrow enough for a terminal of 80 columns."""
     rows = [(line, found) for line in lines if (found := _treatment(line, instance)) is not None]
-    shown = new_table(escape(f"{instance}: treatment's service time in ms [95 %], x is the ratio to the control of the same run"))
-    for heading in ("run", "verdict", "control", "treatment", *_QUANTILES, "label"):
-        shown.add_column(heading, justify="right" if heading in _QUANTILES else "left", no_wrap=heading == "run")
+    labels = ", ".join(dict.fromkeys(found.label for _, found in rows))
+    shown = new_table(escape(f"{instance} ({labels})"))
+    for heading in ("run", "verdict", "treatment in ms [95 %], x its ratio to the control"):
+        shown.add_column(heading)
     for line, found in rows:
-        models = [escape(f"{model.name} {model.digest[:8]}") for model in (line.control, line.treatment)]
+        models = [f"{model.name} {model.digest[:8]}" for model in (line.control, line.treatment)]
+        about = Text("\n".join((line.started_at[:16].replace("T", " "), *models)))
         verdict = Text(line.outcome.value, style=STYLES[line.outcome])
-        shown.add_row(line.started_at[:16].replace("T", " "), verdict, *models, *(_cell(found, q) for q in _QUANTILES), found.label)
+        shown.add_row(about, verdict, Text("\n".join(_quantile(found, q) for q in _QUANTILES), style="dim" if found.invalid else ""))
     values = [_value(found) for _, found in rows]
     known = [v for v in values if v is not None]
     spread = f" {min(known):.3g} to {max(known):.3g} ms" if known else ""
@@ -65,11 +67,8 @@ def _value(found: TrendLatency) -> float | None:
     return None if estimate is None or found.invalid else estimate.value
 
 
-def _cell(found: TrendLatency, quantile: str) -> str:
+def _quantile(found: TrendLatency, quantile: str) -> str:
+    """`p95 0.039 [0.036, 0.044] x 0.850 [0.607, 1.189]`."""
     estimate, ratio = found.quantiles_ms.get(quantile), found.ratios.get(quantile)
-    lines = ["unknown" if estimate is None else milliseconds(estimate), *(["x " + _ratio(ratio)] if ratio is not None else [])]
-    return "\n".join([*lines, *(["invalid"] if found.invalid else [])])
-
-
-def _ratio(ratio: Estimate) -> str:
-    return escape(ratio.text(3))
+    value = "unknown" if estimate is None else estimate.text(decimals(estimate))
+    return f"{quantile} {value}" + ("" if ratio is None else f" x {ratio.text(3)}") + (" (disturbed)" if found.invalid else "")

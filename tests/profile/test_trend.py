@@ -53,7 +53,7 @@ def test_every_machine_has_its_file_and_its_table(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["aaaa00001111.jsonl", "bbbb00002222.jsonl"]
     machines = read_trend(tmp_path).machines()
     assert {name: len(lines) for name, lines in machines.items()} == {"aaaa00001111": 2, "bbbb00002222": 1}
-    assert text(tmp_path).count("treatment's service time") == 2
+    assert text(tmp_path).count("local (measured)") == 2
 
 
 def test_a_line_reads_back_as_it_was(tmp_path: Path) -> None:
