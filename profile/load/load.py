@@ -28,7 +28,7 @@ from .arrivals import Arrivals, ref_of
 from .conditions import conditions_of
 from .limits import LatencyLimit, parse_limits
 from .result import Load, ModelLoad
-from .trial import LAG_LIMIT, Trial, answer, lag_ms, latencies, over_trials, overload, play, services, utilisation
+from .trial import LAG_LIMIT, Trial, answer, lag_ms, over_trials, overload, play, quantile, services, unsettled, utilisation
 
 # Fewer requests than this per process say nothing, more than that do not fit a message.
 _FEWEST, _MOST = 20, 300_000
@@ -105,15 +105,14 @@ def load(
 
 def summary(ref: ModelRef, trials: Sequence[Trial], *, servers: int, limits: Sequence[LatencyLimit], trusted: bool = True) -> ModelLoad:
     """What a model's trials, one per launch, amount to; limits stay unanswered when they, or the whole run (`trusted`), are invalid."""
-    overloaded = overload(trials, servers)
-    by_latency, by_service = latencies(trials), services(trials)
+    by_service = services(trials)
     quantiles = {**QUANTILES, **{limit.quantile: limit.p for limit in limits}}
-    latency = {name: quantile_estimate(by_latency, p) for name, p in sorted(quantiles.items(), key=lambda item: item[1])}
+    latency = {name: quantile(trials, p, servers) for name, p in sorted(quantiles.items(), key=lambda item: item[1])}
     lag = {name: lag_ms(trials, p) for name, p in QUANTILES.items()}
     against = {limit.text: limit.limit_ms for limit in limits} or {"latency's p95": latency["p95"].value or 0.0}
     changed = drift(by_service)
     invalid = lag_reasons(lag["p99"], against) + (() if changed is None else (changed,))
-    answers = [answer(trials, limit, overloaded) for limit in limits]
+    answers = [answer(trials, limit, servers) for limit in limits]
     return ModelLoad(
         model=ref,
         latency_ms=latency,
@@ -125,7 +124,8 @@ def summary(ref: ModelRef, trials: Sequence[Trial], *, servers: int, limits: Seq
         requests=sum(len(t.due_ns) for t in trials),
         unanswered=sum(t.unanswered for t in trials),
         launches=len(trials),
-        overload=overloaded,
+        overload=overload(trials, servers),
+        unsettled=unsettled(trials, servers),
         limits=tuple(answers if trusted and not invalid else (msgspec.structs.replace(one, answer="invalid") for one in answers)),
         invalid=invalid,
     )

@@ -66,7 +66,8 @@ class ModelLoad(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """One model under open-loop load; latency counts from when a request was due, so it holds queueing and `lag` as well as service.
 
     Quantiles are in milliseconds and their `n` counts batches; other estimates count processes. `lag_ms` says how late the server itself
-    was. `overload` says why there is no steady state (then quantiles only grow with the time they are measured for), None when there is.
+    was. `overload` says why there is no steady state (then quantiles only grow with the time they are measured for), `unsettled` why it may
+    not have been reached (then quantiles are too low, and have no bounds); None when neither is so.
     """
 
     model: ModelRef
@@ -80,6 +81,7 @@ class ModelLoad(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     unanswered: int
     launches: int
     overload: str | None
+    unsettled: str | None
     limits: tuple[LimitAnswer, ...]
     invalid: tuple[str, ...]
 
@@ -105,6 +107,7 @@ class RatePoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     requests: int
     lag_p99_ms: float
     overload: str | None
+    unsettled: str | None
     answer: Answer
 
 

@@ -11,24 +11,34 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ...core.errors import InputError
 from ...core.progress import Progress, silent
 from ...core.requests import Requests
 from ...core.store import Store
 from ..health import disturbances, read_counters
-from ..inputs import Model, load_requests, load_subjects
+from ..inputs import Model, check_duration, load_requests, load_subjects
 from ..instance import LOCAL, Instance, Price
 from ..launch import WorkerHandle, aside
 from ..measure import Positions, Subject, pilot, pool_of, start_workers
 from ..result import Label
-from ..statistics import quantile_estimate
 from .arrivals import Arrivals, Poisson, ref_of
 from .conditions import conditions_of
 from .limits import LatencyLimit, parse_limits
 from .load import check_servers, placed
 from .result import Answer, Cost, ModelSweep, RatePoint, Sweep
 from .search import TOLERANCE, Search
-from .trial import LAG_LIMIT, Trial, answer_of, lag_ms, latencies, overload, play, utilisation
+from .trial import (
+    LAG_LIMIT,
+    Trial,
+    answer_of,
+    lag_ms,
+    overload,
+    play,
+    quantile,
+    requests_to_settle,
+    unsettled,
+    utilisation,
+    variation,
+)
 
 # Of the rate at which a server would never rest: where the search begins, and beyond which it does not go.
 _START, _CEILING = 0.5, 1.5
@@ -58,8 +68,7 @@ def sweep(
     RunFailed when a worker dies.
     """
     begun, started_at = time.monotonic(), datetime.now(UTC)
-    if not 1 <= seconds <= 24 * 3600:
-        raise InputError.mismatch("--seconds", expected="1 to a day", found=f"{seconds:g}")
+    check_duration(seconds, 1)
     store, placement = Store.of(store), placed(instance, threads, servers)
     limits = parse_limits(budget, instance=placement.instance.name)
     subjects = load_subjects(models, store)
@@ -114,6 +123,7 @@ class _Line:
         self._points: list[RatePoint] = []
         self.search = Search(1.0, 1.0)
         self.spent_s = 0.0
+        self._request_s = 0.0
 
     @property
     def trials(self) -> list[Trial]:
@@ -125,15 +135,16 @@ class _Line:
 
     def begin(self, worker: WorkerHandle, pool: int) -> None:
         """Warm a new process up; the first one says where the search begins."""
-        capacity = self._servers / max(pilot(worker, pool), 1e-6)
+        self._request_s = max(pilot(worker, pool), 1e-6)
         if not self._points:
+            capacity = self._servers / self._request_s
             self.search = Search(_START * capacity, _CEILING * capacity)
 
     def trial(self, worker: WorkerHandle, rate_per_s: float, shape: Arrivals, seed: int) -> None:
         """Load the model at a rate and tell the search what became of it."""
         hardest = max(limit.p for limit in self._limits)
         longest_s = min(self._seconds * _TRIAL_SHARE, _TRIAL_MOST_S)
-        wanted = max(_BEYOND / (1 - hardest), rate_per_s * _TRIAL_LEAST_S)
+        wanted = max(_BEYOND / (1 - hardest), rate_per_s * _TRIAL_LEAST_S, self._to_settle(rate_per_s, shape))
         count = int(np.clip(min(wanted, rate_per_s * longest_s), _FEWEST, _MOST))
         due_ns = shape.at_rate(rate_per_s).draw(count, np.random.default_rng(seed))
         one = play(worker, self._positions.draw(count), due_ns, self._servers)
@@ -148,14 +159,23 @@ class _Line:
             RatePoint(
                 rate_per_s=rate_per_s,
                 seed=seed,
-                found_ms=tuple(quantile_estimate(latencies([one]), limit.p) for limit in self._limits),
+                found_ms=tuple(quantile([one], limit.p, self._servers) for limit in self._limits),
                 utilisation=utilisation(one, self._servers),
                 requests=count,
                 lag_p99_ms=late_ms,
                 overload=overload([one], self._servers),
+                unsettled=unsettled([one], self._servers),
                 answer=found,
             )
         )
+
+    def _to_settle(self, rate_per_s: float, shape: Arrivals) -> float:
+        """Requests that a queue at this rate needs, with a tenth to spare; before any was seen, service is taken to be exponential."""
+        service_s, service_cv = self._request_s, 1.0
+        if self._points:
+            service_ns = np.concatenate([trial.service_ns for trial in self.trials])
+            service_s, service_cv = float(service_ns.mean()) / 1e9, variation(service_ns)
+        return 1.1 * requests_to_settle(rate_per_s * service_s / self._servers, ref_of(shape).gap_cv, service_cv)
 
     def result(self, instance: Instance, label: Label) -> ModelSweep:
         """What the search has found."""
@@ -174,6 +194,7 @@ class _Line:
 
     def _why(self, met: float | None, missed: float | None) -> str:
         """What keeps the interval from being narrower; empty when nothing does."""
+        short = sum(point.unsettled is not None and point.answer == "unclear" for point in self._points)
         late = sum(point.lag_p99_ms > LAG_LIMIT * min(limit.limit_ms for limit in self._limits) for point in self._points)
         parts = []
         if met is None and missed is None:
@@ -186,6 +207,8 @@ class _Line:
             parts.append("rates between were unclear")
         if self.spent_s >= self._seconds and (parts or not self.search.confirmed):
             parts.append(f"the time was up after {len(self._points)} trials: raise --seconds")
+        if short:
+            parts.append(f"{short} of {len(self._points)} trials were too short for the queue to settle: raise --seconds")
         if late:
             parts.append(f"in {late} of {len(self._points)} trials the server itself was late by over {LAG_LIMIT:.0%} of the limit")
         return "; ".join(parts)

@@ -138,6 +138,8 @@ def _words(model: ModelLoad) -> list[RenderableType]:
     lines: list[RenderableType] = []
     if model.overload is not None:
         lines.append(Text(f"OVERLOADED: {model.model.name}: {model.overload}; latency grows with time", style="bold red"))
+    if model.unsettled is not None:
+        lines.append(Text(f"too short: {model.model.name}: {model.unsettled}: latency may be higher, raise --seconds", style="yellow"))
     for one in model.limits:
         lines.append(answer_text(one.answer, f"{model.model.name}: {one.limit.text}: found {one.found_ms.text(3)} ms"))
     lines += [Text(f"INVALID: {model.model.name}: {reason}", style=_INVALID) for reason in model.invalid]
@@ -173,6 +175,7 @@ def _trials(model: ModelSweep, result: Sweep) -> RenderableType:
         found = [milliseconds(one) for one in point.found_ms]
         late = point.lag_p99_ms > LAG_LIMIT * min(limit.limit_ms for limit in result.limits)
         extra = " overloaded" if point.overload else f" (server late by {point.lag_p99_ms:.2f} ms at p99)" if late else ""
+        extra += " (too short for the queue to settle)" if point.unsettled else ""
         words = Text(point.answer, style=_STYLES[point.answer]) + Text(extra, style="dim")
         table.add_row(f"{point.rate_per_s:.1f}", f"{point.utilisation:.0%}", *found, _bar(point.found_ms[0].value or 0.0, limit_ms), words)
     return table
