@@ -42,15 +42,6 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Seed of orders, samples
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Default: one per core of the instance.", min=1)]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where results go. Default: in the store.")]
 
-app.command("comment")(ci.comment_command)
-app.command("schema")(ci.schema_command)
-app.command("trend")(ci.trend_command)
-app.command("load")(load.load_command)
-app.command("sweep")(load.sweep_command)
-app.command("coldstart")(load.coldstart_command)
-app.command("flame")(trace.flame_command)
-app.command("trace")(trace.trace_command)
-
 
 class Undecided(StrEnum):
     """What an undecided gate does to the exit code."""
@@ -312,3 +303,14 @@ def _run_folder(store: Store, control: str, treatment: str) -> Path:
     """`.liftgate/runs/<time>-<control>-vs-<treatment>`."""
     names = (re.sub(r"[^A-Za-z0-9._+-]+", "_", Path(name).name) for name in (control, treatment))
     return store.root / "runs" / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{'-vs-'.join(names)}"
+
+
+# After the commands above, as --help lists them in this order.
+app.command("load")(load.load_command)
+app.command("sweep")(load.sweep_command)
+app.command("coldstart")(load.coldstart_command)
+app.command("trace")(trace.trace_command)
+app.command("flame")(trace.flame_command)
+app.command("trend")(ci.trend_command)
+app.command("comment")(ci.comment_command)
+app.command("schema")(ci.schema_command)

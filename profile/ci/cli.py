@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...console import JsonOption, door, say, write_json
+from ...console import JsonOption, check_json, door, open_console, say, write_json
 
 if TYPE_CHECKING:
     from ...reports.forge import Forge
@@ -175,14 +175,10 @@ def trend_command(
     json_path: JsonOption = None,
 ) -> None:
     """Show the history of gates per machine: a sparkline and a row per run. Nothing is decided by it."""
-    from rich.console import Console  # noqa: PLC0415
-
     from ..trend import read_trend  # noqa: PLC0415
     from ..trend_view import trend_view  # noqa: PLC0415
 
+    check_json(json_path)
     found = read_trend(place)
-    console = Console(stderr=json_path == "-", highlight=False)
-    if not console.is_terminal:
-        console = Console(stderr=json_path == "-", highlight=False, width=200)
-    console.print(trend_view(found, last=last))
+    open_console(json_path).print(trend_view(found, last=last))
     write_json(found, json_path)
