@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core.errors import InputError
+from ..core.machine import tool_versions
 from .confine import limit_memory
 from .instance import LOCAL, Instance, Placement, Price
 from .placement import place
@@ -18,6 +19,7 @@ from .recognise import Recognised
 from .result import Label
 
 _STYLES: dict[Label | None, str] = {"measured": "green", "emulated": "yellow", None: "dim"}
+_NO_CUDA = "install onnxruntime-gpu in place of onnxruntime: without it ONNX models are refused on this GPU"
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +39,8 @@ def standing(instance: Instance, recognised: Recognised | None, *, settle: Calla
         found = settle(place(instance, recognised=recognised))
     except InputError as error:
         return Standing(instance=instance, label=None, note=error.problem, fix=error.fix)
-    return Standing(instance=instance, label=found.label, note=found.note, threads=found.threads, cpus=found.cpus)
+    fix = "" if found.gpu is None or "onnxruntime-gpu" in tool_versions() else _NO_CUDA
+    return Standing(instance=instance, label=found.label, note=found.note, threads=found.threads, cpus=found.cpus, fix=fix)
 
 
 def standings(known: Iterable[Instance], recognised: Recognised | None) -> list[Standing]:

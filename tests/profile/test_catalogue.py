@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
+from liftgate.core.gpu import GpuFacts, GpuReading
+from liftgate.profile.catalogue import standing
 from liftgate.profile.cli import app
+from liftgate.profile.instance import find_instance
 from typer.testing import CliRunner
 
 OWN = """
@@ -43,6 +48,16 @@ def test_one_instance_tells_where_its_price_is_from_and_why_it_is_refused() -> N
     assert "apache-libcloud" in text
     assert "refused: needs the GPU A10G (24 GB), found no GPU" in text
     assert "measure on g5.xlarge itself" in text
+
+
+def test_a_gpu_that_is_here_runs_torch_and_says_what_onnx_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    t4 = GpuReading(gpus=(GpuFacts(name="Tesla T4", memory_gib=15.0, driver="550", uuid="GPU-1"),))
+    monkeypatch.setattr("liftgate.profile.placement.read_gpus", lambda: t4)
+    one = msgspec.structs.replace(find_instance("g4dn.xlarge"), vcpu=1, threads_per_core=1, architecture=platform.machine())
+    found = standing(one, None)
+    assert found.label == "emulated"
+    assert "on one T4" in found.note
+    assert found.fix.startswith("install onnxruntime-gpu in place of onnxruntime")
 
 
 def test_ones_own_instance_is_shown_without_a_price_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
