@@ -63,6 +63,9 @@ def compare_command(
     launches: LaunchesOption = 8,
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Then name the operators that make a treatment slower, from runs under a profiler.")
+    ] = False,
     out: OutOption = None,
     store: StoreOption = None,
     json_path: JsonOption = None,
@@ -90,6 +93,18 @@ def compare_command(
             progress=progress,
         )
     _show(result, folder, json_path)
+    if explain:  # when everything is measured and judged: a profiled run feeds no gate
+        trace.explain_treatments(
+            control,
+            treatments,
+            folder,
+            requests=requests,
+            instance=result.instances[0].instance,
+            seed=seed,
+            threads=threads,
+            store=shelf,
+            json_path=json_path,
+        )
 
 
 @app.command("gate")
@@ -310,6 +325,7 @@ app.command("load")(load.load_command)
 app.command("sweep")(load.sweep_command)
 app.command("coldstart")(load.coldstart_command)
 app.command("trace")(trace.trace_command)
+app.command("explain")(trace.explain_command)
 app.command("flame")(trace.flame_command)
 app.command("trend")(ci.trend_command)
 app.command("comment")(ci.comment_command)

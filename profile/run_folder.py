@@ -22,6 +22,8 @@ from .samples import write_samples
 COMPARISON_FILE = "comparison.json"
 SAMPLES_FILE = "samples.parquet"
 QUALITY_FILE = "quality_per_user.parquet"
+# Written by `--explain` after the comparison, and by nothing that judges.
+EXPLANATION_FILE = "explanation.json"
 
 
 def check_folder(folder: Path) -> None:
@@ -48,7 +50,7 @@ def write_run(folder: Path, result: Comparison, runs: Sequence[Run], evaluations
 
     Returns `result` as written: with the digest of the raw samples.
     """
-    for earlier in (COMPARISON_FILE, SAMPLES_FILE, QUALITY_FILE):
+    for earlier in (COMPARISON_FILE, SAMPLES_FILE, QUALITY_FILE, EXPLANATION_FILE):
         (folder / earlier).unlink(missing_ok=True)
     write_samples([run.samples for run in runs], folder / SAMPLES_FILE)
     if evaluations:

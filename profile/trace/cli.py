@@ -11,6 +11,7 @@ from ...console import JsonOption, StoreOption, check_json, door, open_console, 
 
 if TYPE_CHECKING:
     from ...core.store import Store
+    from .explanation import Explanation
 
 _MODEL_HELP = "A name in the store, an artifact folder, or a torch.export archive."
 ModelArgument = Annotated[str | None, typer.Argument(metavar="[MODEL]", help=f"{_MODEL_HELP} Or none, with --pid.", show_default=False)]
@@ -111,6 +112,90 @@ def trace_command(
         )
     open_console(json_path).print(traced_view(traced))
     write_json(traced, json_path)
+
+
+@door
+def explain_command(
+    control: Annotated[str, typer.Argument(metavar="CONTROL", help=_MODEL_HELP)],
+    treatment: Annotated[str, typer.Argument(metavar="TREATMENT", help=_MODEL_HELP)],
+    requests: RequestsOption = None,
+    instance: Annotated[str, typer.Option("--instance", metavar="NAME", help="See `profile instances`.")] = "local",
+    seconds: Annotated[float, typer.Option("--seconds", help="About how long to measure, over all launches.")] = 12.0,
+    launches: Annotated[int, typer.Option("--launches", help="Fresh processes per model, with and without profiler.")] = 4,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write explanation.json there, for `liftgate report`.")] = None,
+    store: StoreOption = None,
+    json_path: JsonOption = None,
+) -> None:
+    """Name the operators that make one model slower than another. Nothing is judged: a profiler slows models down."""
+    from ..run_folder import check_folder  # noqa: PLC0415
+    from .explain import explain  # noqa: PLC0415
+    from .explain_view import explanation_view  # noqa: PLC0415
+
+    check_json(json_path)
+    if out is not None:
+        check_folder(out)
+    with progress_bar() as progress:
+        found = explain(
+            control,
+            treatment,
+            requests=requests,
+            instance=instance,
+            seconds=seconds,
+            launches=launches,
+            seed=seed,
+            threads=threads,
+            store=_store(store),
+            progress=progress,
+        )
+    open_console(json_path).print(explanation_view(found))
+    _write_explanations([found], out)
+    write_json(found, json_path)
+
+
+def explain_treatments(
+    control: str,
+    treatments: list[str],
+    folder: Path,
+    *,
+    requests: Path | None,
+    instance: str,
+    seed: int,
+    threads: int | None,
+    store: Store,
+    json_path: str | None,
+) -> None:
+    """`profile compare --explain`: after the comparison and beside it, into the folder of the run."""
+    from .explain import explain  # noqa: PLC0415
+    from .explain_view import explanation_view  # noqa: PLC0415
+
+    found = []
+    for treatment in treatments:
+        with progress_bar() as progress:
+            one = explain(
+                control,
+                treatment,
+                requests=requests,
+                instance=instance,
+                seed=seed,
+                threads=threads,
+                store=store,
+                progress=progress,
+            )
+        found.append(one)
+        say(json_path=json_path)
+        open_console(json_path).print(explanation_view(one))
+    _write_explanations(found, folder)
+
+
+def _write_explanations(found: list[Explanation], folder: Path | None) -> None:
+    if folder is None:
+        return
+    from ..run_folder import EXPLANATION_FILE  # noqa: PLC0415
+    from .explanation import Explanations  # noqa: PLC0415
+
+    write_json(Explanations(explanations=tuple(found)), str(folder / EXPLANATION_FILE))
 
 
 def _one_of(model: str | None, other: object, *, where: str) -> None:

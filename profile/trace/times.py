@@ -106,9 +106,19 @@ def mean_by_block(values: Floats, block: Integers, rng: np.random.Generator) -> 
     return estimates(values.mean(axis=0), draws, blocks)
 
 
-def resampled(sums: Floats, counts: Floats, rng: np.random.Generator, draws: int = _DRAWS) -> Floats:
-    """Means of `draws` samples of blocks, given sums `[blocks, columns]` and counts `[blocks]`: float64 `[draws, columns]`."""
-    weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=draws)
+def resampled(sums: Floats, counts: Floats, rng: np.random.Generator, launches: Integers | None = None) -> Floats:
+    """Means of resampled blocks, given sums `[blocks, columns]` and counts `[blocks]`: float64 `[draws, columns]`.
+
+    With the launch of each block, launches are resampled first and then the blocks of those.
+    """
+    launches = np.zeros(len(counts), dtype=np.int64) if launches is None else launches
+    numbers = np.unique(launches)
+    times = rng.multinomial(len(numbers), np.full(len(numbers), 1 / len(numbers)), size=_DRAWS)
+    weights = np.zeros((_DRAWS, len(counts)))
+    for column, launch in enumerate(numbers):
+        mine = launches == launch
+        size = int(mine.sum())
+        weights[:, mine] = rng.multinomial(size * times[:, column], np.full(size, 1 / size))
     total = weights @ counts
     return np.asarray((weights @ sums)[total > 0] / total[total > 0, None])
 
