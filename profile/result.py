@@ -71,6 +71,16 @@ class InstanceLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     models: tuple[ModelLatency, ...]
     changes: dict[str, tuple[LatencyChange, ...]]
 
+    @property
+    def name(self) -> str:
+        """`m5.large`, or `m5.large@200/s` in an open loop: as gates and raw samples call it."""
+        return self.instance if self.rate_per_s is None else f"{self.instance}@{self.rate_per_s:g}/s"
+
+    @property
+    def what(self) -> str:
+        """Which time its latencies are."""
+        return "service time" if self.rate_per_s is None else f"latency since arrival at {self.rate_per_s:g} requests/s"
+
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One treatment against the control; `quality` is empty when the requests carry no labels, `verdict` None without a budget."""

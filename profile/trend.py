@@ -37,14 +37,17 @@ class TrendModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class TrendLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One model on one instance: quantiles in ms, and for a treatment the ratio to the control of the same run."""
+    """One model on one instance (`local`, or `local@200/s`): quantiles in ms, and for a treatment the ratio to the control of the same run.
+
+    `disturbed` says that absolute times are not to be trusted.
+    """
 
     instance: str
     label: Label
     model: str
     quantiles_ms: dict[str, Estimate]
     ratios: dict[str, Estimate]
-    invalid: bool
+    disturbed: bool
 
 
 class TrendLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,12 +96,12 @@ def trend_line(result: Comparison, verdict: Verdict) -> TrendLine:
     treatment = result.candidates[0].model
     latency = [
         TrendLatency(
-            instance=instance.instance,
+            instance=instance.name,
             label=instance.label,
             model=model.model.name,
             quantiles_ms=model.quantiles_ms,
             ratios={c.quantile: c.ratio for c in instance.changes.get(model.model.name, ())},
-            invalid=bool(instance.invalid),
+            disturbed=bool(instance.invalid or instance.unsteady),
         )
         for instance in result.instances
         for model in instance.models

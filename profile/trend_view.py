@@ -50,7 +50,7 @@ def _instance(instance: str, lines: Sequence[TrendLine]) -> list[RenderableType]
         models = [f"{model.name} {model.digest[:8]}" for model in (line.control, line.treatment)]
         about = Text("\n".join((line.started_at[:16].replace("T", " "), *models)))
         verdict = Text(line.outcome.value, style=STYLES[line.outcome])
-        shown.add_row(about, verdict, Text("\n".join(_quantile(found, q) for q in _QUANTILES), style="dim" if found.invalid else ""))
+        shown.add_row(about, verdict, Text("\n".join(_quantile(found, q) for q in _QUANTILES), style="dim" if found.disturbed else ""))
     values = [_value(found) for _, found in rows]
     known = [v for v in values if v is not None]
     spread = f" {min(known):.3g} to {max(known):.3g} ms" if known else ""
@@ -64,11 +64,11 @@ def _treatment(line: TrendLine, instance: str) -> TrendLatency | None:
 def _value(found: TrendLatency) -> float | None:
     """A number that may be drawn: a disturbed run has none."""
     estimate = found.quantiles_ms.get(_SPARK)
-    return None if estimate is None or found.invalid else estimate.value
+    return None if estimate is None or found.disturbed else estimate.value
 
 
 def _quantile(found: TrendLatency, quantile: str) -> str:
     """`p95 0.039 [0.036, 0.044] x 0.850 [0.607, 1.189]`."""
     estimate, ratio = found.quantiles_ms.get(quantile), found.ratios.get(quantile)
     value = "unknown" if estimate is None else estimate.text(decimals(estimate))
-    return f"{quantile} {value}" + ("" if ratio is None else f" x {ratio.text(3)}") + (" (disturbed)" if found.invalid else "")
+    return f"{quantile} {value}" + ("" if ratio is None else f" x {ratio.text(3)}") + (" (disturbed)" if found.disturbed else "")

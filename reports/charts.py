@@ -205,7 +205,7 @@ def ecdf(curves: Sequence[Curve], *, title: str) -> Markup:
     x = Scale(low=low / spare, high=high * spare, start=58, end=WIDTH - 16, kind="log")
     frame = Frame(x=x, y=Scale(low=0.0, high=1.0, start=bottom, end=top))
     ticks = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
-    axes = x_axis(frame, "service time, ms (logarithmic)", most=9)
+    axes = x_axis(frame, "latency, ms (logarithmic)", most=9)
     axes += y_axis(frame, "share of requests answered within", ticks=ticks, form=lambda t: f"{t:.0%}".replace("%", " %"))
     paths = [_steps(frame, curve) for curve in shown]
     return picture(WIDTH, bottom + 48, title, keys, axes, *paths)

@@ -86,7 +86,7 @@ def summary_table(comparison: Comparison, instance: InstanceLatency) -> Table:
             row.append(_CONTROL if is_control else estimate_cell(shift.ratio if shift else None, RATIO, tone))
         row.append(plain(size(model.model.size_bytes), f"({size(max(model.memory_bytes, default=None))})"))
         rows.append(tuple(row))
-    return Table(caption=f"All models on {instance.instance}", columns=head, rows=tuple(rows))
+    return Table(caption=f"All models on {instance.name}", columns=head, rows=tuple(rows))
 
 
 def change_table(instance: InstanceLatency) -> Table:
@@ -101,7 +101,7 @@ def change_table(instance: InstanceLatency) -> Table:
             row.append(estimate_cell(change.ratio if change else None, RATIO, tone))
         rows.append((*row, plain(count(max((len(c.round_ratios) for c in changes), default=0)))))
     head = columns("Treatment", *(f"{q} / control" for q in quantiles), "Rounds")
-    return Table(caption=f"Latency against the control on {instance.instance}", columns=head, rows=tuple(rows))
+    return Table(caption=f"Latency against the control on {instance.name}", columns=head, rows=tuple(rows))
 
 
 def start_table(instance: InstanceLatency) -> Table:
@@ -112,7 +112,7 @@ def start_table(instance: InstanceLatency) -> Table:
         return (plain(model.model.name), plain(middle_ms(model.load_ms)), plain(middle_ms(model.first_request_ms)), *sampled)
 
     head = columns("Model", "Load ms", "First request ms", "Requests timed", "Rounds", "Launches")
-    return Table(caption=f"Cold start and samples on {instance.instance}", columns=head, rows=tuple(row(m) for m in instance.models))
+    return Table(caption=f"Cold start and samples on {instance.name}", columns=head, rows=tuple(row(m) for m in instance.models))
 
 
 def segment_table(comparison: Comparison, metric: str) -> Table:

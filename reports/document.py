@@ -7,6 +7,7 @@ from ..experiment.result import Analysis
 from ..profile.result import Comparison, InstanceLatency
 from . import analysis_tables, comparison_tables, figures
 from .block import Block, Bullets, Command, Facts, Figure, Fold, Heading, Judgement, Section, Text
+from .explanation import explanation_section
 from .numbers import UNKNOWN, plural
 from .result import Judged, LatencyCurve, Report, Story
 
@@ -23,6 +24,7 @@ def sections(report: Report) -> tuple[Section, ...]:
         found.append(Section(name="context", title="Context", blocks=_context(report.story)))
     if report.comparison is not None:
         found += _comparison(report.comparison, report.curves)
+        found.append(explanation_section(() if report.explanations is None else report.explanations.explanations))
     if report.analysis is not None:
         found.append(Section(name="live", title="Live experiment", blocks=_live(report.analysis)))
     found.append(Section(name="provenance", title="Where the numbers come from", blocks=_provenance(report)))
@@ -67,6 +69,11 @@ def generated_banner(comparison: Comparison) -> str:
     return f"The requests were generated, not recorded{why}: latency is indicative only."
 
 
+def unsteady_sentence(instance: InstanceLatency) -> str:
+    """Why only ratios count on a machine that both models had to share."""
+    return f"Disturbed, so only ratios on {instance.name} are to be trusted, not milliseconds: {'; '.join(instance.unsteady)}."
+
+
 def sentence(finding: Finding) -> str:
     """A finding in one line, for places without markup; gate and reason both name the metric, a reader needs it once."""
     metric = finding.gate.partition(" ")[0]
@@ -97,7 +104,7 @@ def _verdict(report: Report) -> tuple[Block, ...]:
     if comparison is not None:
         for instance in comparison.instances:
             if instance.invalid:
-                blocks.append(Text(text=f"Latency on {instance.instance} cannot be trusted: {'; '.join(instance.invalid)}.", tone="alarm"))
+                blocks.append(Text(text=f"Latency on {instance.name} cannot be trusted: {'; '.join(instance.invalid)}.", tone="alarm"))
     if analysis is not None and not analysis.sample_ratio.ok:
         blocks.append(Text(text=analysis_tables.ratio_sentence(analysis), tone="alarm"))
     verdicts = report.verdicts
@@ -126,7 +133,7 @@ def _comparison(comparison: Comparison, curves: tuple[LatencyCurve, ...]) -> lis
 
 
 def _instance_heading(instance: InstanceLatency) -> Heading:
-    return Heading(text=instance.instance, label=instance.label)
+    return Heading(text=instance.name, label=instance.label if instance.rate_per_s is None else f"{instance.label}, {instance.what}")
 
 
 def _models(comparison: Comparison) -> tuple[Block, ...]:
@@ -140,6 +147,8 @@ def _models(comparison: Comparison) -> tuple[Block, ...]:
             blocks.append(Text(text=instance.note, tone="note"))
         if instance.invalid:
             blocks.append(Text(text=f"These numbers cannot be trusted: {'; '.join(instance.invalid)}.", tone="alarm"))
+        if instance.unsteady and not instance.invalid:
+            blocks.append(Text(text=unsteady_sentence(instance), tone="note"))
         blocks.append(comparison_tables.summary_table(comparison, instance))
         levels = figures.interval_level([e for m in instance.models for e in m.quantiles_ms.values()])
         reading = f"In brackets: {levels} intervals. {setting}, {load} candidates per request. A ratio below 1 means faster for latency; "
@@ -205,7 +214,7 @@ def _distribution(comparison: Comparison, curves: tuple[LatencyCurve, ...]) -> t
         chart = figures.distribution(comparison, curves, name)
         if chart:
             counted = sum(c.samples for c in curves if c.instance == name)
-            label = next((i.label for i in comparison.instances if i.instance == name), "")
+            label = next((i.label for i in comparison.instances if i.name == name), "")
             caption = f"{plural(counted, 'timed request')}. Further left is faster; the upper right corner is the tail."
             blocks += [Heading(text=name, label=label), Figure(svg=chart, caption=caption)]
     return tuple(blocks)
@@ -248,12 +257,13 @@ def _limits(report: Report) -> tuple[str, ...]:
     items: list[str] = []
     comparison, analysis = report.comparison, report.analysis
     if comparison is not None:
-        items.append("Latency is the service time of the model alone: no network, no feature lookup, no waiting in a queue.")
-        emulated = [i.instance for i in comparison.instances if i.label == "emulated"]
+        if any(i.rate_per_s is None for i in comparison.instances):
+            items.append("Service time is that of the model alone: no network, no feature lookup, no waiting in a queue.")
+        emulated = [i.name for i in comparison.instances if i.label == "emulated"]
         if emulated:
             words = "is" if len(emulated) == 1 else "are"
             items.append(f"{', '.join(emulated)} {words} imitated on another machine: trust the ratios more than the milliseconds.")
-        extrapolated = [i.instance for i in comparison.instances if i.label == "extrapolated"]
+        extrapolated = [i.name for i in comparison.instances if i.label == "extrapolated"]
         if extrapolated:
             items.append(f"{', '.join(extrapolated)}: computed from another machine's numbers, not measured.")
         if comparison_tables.metrics_of(comparison):

@@ -38,8 +38,8 @@ def tradeoff(comparison: Comparison, instance: InstanceLatency, metric: str) -> 
         return Markup(""), tuple(missing), ()
     lines = limit_lines(comparison, instance, quantile, metric)
     drawn = near(lines, charts.numbers_in([p.x for p in points]), charts.numbers_in([p.y for p in points]))
-    title = f"{metric} against {quantile} latency on {instance.instance}"
-    chart = charts.scatter(points, title=title, x_title=f"{quantile} service time, ms", y_title=metric, limits=drawn)
+    title = f"{metric} against {quantile} latency on {instance.name}"
+    chart = charts.scatter(points, title=title, x_title=f"{quantile} {instance.what}, ms", y_title=metric, limits=drawn)
     return chart, tuple(missing), tuple(line for line in lines if line not in drawn)
 
 
@@ -65,7 +65,7 @@ def drift(comparison: Comparison, instance: InstanceLatency) -> Markup:
         for name, change in found
         if change is not None
     ]
-    title = f"{quantile} ratio of each round on {instance.instance}"
+    title = f"{quantile} ratio of each round on {instance.name}"
     return charts.rounds(shown, title=title, y_title=f"{quantile} of the treatment / {quantile} of the control, same round")
 
 
@@ -77,7 +77,7 @@ def distribution(comparison: Comparison, curves: Sequence[LatencyCurve], instanc
         for c in sorted(curves, key=lambda c: series.get(c.model, len(series)))
         if c.instance == instance
     ]
-    return charts.ecdf(shown, title=f"Distribution of service times on {instance}")
+    return charts.ecdf(shown, title=f"Distribution of latencies on {instance}")
 
 
 def arm_intervals(analysis: Analysis) -> Markup:

@@ -10,7 +10,7 @@ from ..core.verdict import Outcome, Verdict
 from ..profile.result import Candidate, Comparison
 from . import comparison_tables
 from .block import Block, Bullets, Command, Facts, Fold, Heading, Judgement, Text
-from .document import generated_banner, ordered
+from .document import generated_banner, ordered, unsteady_sentence
 from .result import Judged
 
 Undecided = Literal["fail", "warn"]
@@ -80,8 +80,10 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
             open_blocks += [Heading(text="What to do"), Bullets(items=self.advice())]
         for instance in comparison.instances:
             open_blocks.append(
-                Text(text=f"{instance.instance} ({instance.label}), service time with 95 % intervals; {instance.note}".strip())
+                Text(text=f"{instance.name} ({instance.label}), {instance.what} with 95 % intervals; {instance.note}".strip())
             )
+            if instance.unsteady:
+                open_blocks.append(Text(text=unsteady_sentence(instance), tone="note"))
             open_blocks.append(comparison_tables.summary_table(comparison, instance))
         metrics = comparison_tables.metrics_of(comparison)
         tables = tuple(comparison_tables.segment_table(comparison, metric) for metric in metrics)

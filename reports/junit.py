@@ -63,7 +63,7 @@ def _properties(result: GateResult) -> list[tuple[str, str]]:
         ("control", f"{comparison.control.name} {comparison.control.digest}"),
         ("treatment", f"{result.candidate.model.name} {result.candidate.model.digest}"),
         ("machine", f"{comparison.machine.cpu} ({comparison.machine.fingerprint})"),
-        *((f"label.{i.instance}", i.label) for i in comparison.instances),
+        *((f"label.{i.name}", i.label) for i in comparison.instances),
         ("seed", str(comparison.seed)),
         ("samples_sha256", comparison.samples_sha256 or ""),
         ("command", comparison.command),

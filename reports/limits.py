@@ -37,7 +37,7 @@ def limit_lines(comparison: Comparison, instance: InstanceLatency, quantile: str
         match = _GATE.fullmatch(gate)
         if match is None or match["who"] is not None:
             continue
-        if match["metric"] == f"latency_{quantile}" and match["instance"] == instance.instance:
+        if match["metric"] == f"latency_{quantile}" and match["instance"] == instance.name:
             found.append(_line("x", gate, match, base["x"]))
         elif match["metric"] == metric:
             found.append(_line("y", gate, match, base["y"]))

@@ -11,6 +11,8 @@ from ..core.errors import InputError
 from ..core.files import write_atomically
 from ..experiment.result import Analysis
 from ..profile.result import Comparison
+from ..profile.run_folder import EXPLANATION_FILE
+from ..profile.trace.explanation import Explanations
 from .curves import read_curves
 from .html import html
 from .markdown import markdown
@@ -20,7 +22,7 @@ COMPARISON_FILE, ANALYSIS_FILE, STORY_FILE, SAMPLES_FILE = "comparison.json", "a
 HTML_FILE, MARKDOWN_FILE, JSON_FILE = "report.html", "report.md", "report.json"
 _HOW_TO_MAKE_ONE = "make one with `profile compare … --out DIR` or `liftgate experiment analyse … --out DIR`"
 
-T = TypeVar("T", Comparison, Analysis, Story)
+T = TypeVar("T", Comparison, Analysis, Story, Explanations)
 
 
 class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +35,8 @@ class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
 def report(run_dir: Path | str, *, out: Path | str | None = None) -> Report:
     """Read the results in `run_dir`, write `report.html`, `report.md` and `report.json` to `out` (default: beside them).
 
-    Needs `comparison.json` or `analysis.json`; `story.json` and `samples.parquet` are used when they are there. Raises InputError when
+    Needs `comparison.json` or `analysis.json`; `story.json`, `samples.parquet` and `explanation.json` are used when they are
+    there. Raises InputError when
     neither is there, or one is damaged or of another version; nothing is written then.
     """
     read = read_run(Path(run_dir))
@@ -60,9 +63,15 @@ def read_run(folder: Path) -> Report:
             str(folder), expected=f"{COMPARISON_FILE} or {ANALYSIS_FILE}", found="neither of them", fix=_HOW_TO_MAKE_ONE
         )
     samples = folder / SAMPLES_FILE
-    instances = tuple(i.instance for i in comparison.instances) if comparison is not None else ()
+    instances = tuple(i.name for i in comparison.instances) if comparison is not None else ()
     curves = read_curves(samples, instances) if comparison is not None and samples.is_file() else ()
-    return Report(comparison=comparison, analysis=analysis, story=_read(folder / STORY_FILE, Story), curves=curves)
+    return Report(
+        comparison=comparison,
+        analysis=analysis,
+        story=_read(folder / STORY_FILE, Story),
+        curves=curves,
+        explanations=_read(folder / EXPLANATION_FILE, Explanations) if comparison is not None else None,
+    )
 
 
 def _read(path: Path, kind: type[T]) -> T | None:

@@ -24,7 +24,7 @@ def line(day: int, p95: float = 1.2, *, machine: Machine = MACHINE, invalid: boo
     p95_ms = Estimate(value=p95, low=p95 - 0.1, high=p95 + 0.1, n=40)
     ratio = Estimate(value=1.01, low=0.99, high=1.03, n=40)
     latency = TrendLatency(
-        instance="local", label="measured", model="v1.1", quantiles_ms={"p95": p95_ms}, ratios={"p95": ratio}, invalid=invalid
+        instance="local", label="measured", model="v1.1", quantiles_ms={"p95": p95_ms}, ratios={"p95": ratio}, disturbed=invalid
     )
     return TrendLine(
         started_at=f"2026-11-{day:02d}T10:00:00+00:00",

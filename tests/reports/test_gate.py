@@ -177,3 +177,11 @@ def test_generated_requests_are_said_before_the_verdict(generated_comparison: Co
     judged = msgspec.structs.replace(generated_comparison.candidates[0], verdict=judge([KEPT]))
     page = gate_page.summary(GateResult(comparison=msgspec.structs.replace(generated_comparison, candidates=(judged,))))
     assert page.splitlines()[0].startswith("> **The requests were generated, not recorded")
+
+
+def test_open_loop_and_disturbed_machines_are_said() -> None:
+    whole = gate(KEPT).comparison
+    shown = msgspec.structs.replace(whole.instances[0], rate_per_s=200.0, unsteady=("other processes held the CPU 9.0% of the time",))
+    page = gate_page.summary(GateResult(comparison=msgspec.structs.replace(whole, instances=(shown,))))
+    assert "local@200/s (measured), latency since arrival at 200 requests/s with 95 % intervals" in page
+    assert "only ratios on local@200/s are to be trusted, not milliseconds: other processes held the CPU" in page
