@@ -36,8 +36,7 @@ def report(run_dir: Path | str, *, out: Path | str | None = None) -> Report:
     """Read the results in `run_dir`, write `report.html`, `report.md` and `report.json` to `out` (default: beside them).
 
     Needs `comparison.json` or `analysis.json`; `story.json`, `samples.parquet` and `explanation.json` are used when they are
-    there. Raises InputError when
-    neither is there, or one is damaged or of another version; nothing is written then.
+    there. Raises InputError when none of the first two is there, or one is damaged or of another version; nothing is written then.
     """
     read = read_run(Path(run_dir))
     # All three exist before the first is written, so a failure leaves the folder as it was.

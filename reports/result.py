@@ -9,6 +9,7 @@ import msgspec
 from ..core.verdict import Outcome, Verdict
 from ..experiment.result import Analysis
 from ..profile.result import Comparison
+from ..profile.trace.explanation import Explanations
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +44,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     analysis: Analysis | None = None
     story: Story | None = None
     curves: tuple[LatencyCurve, ...] = ()
+    explanations: Explanations | None = None
 
     @property
     def title(self) -> str:
