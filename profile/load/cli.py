@@ -94,13 +94,15 @@ def sweep_command(
     seconds: Annotated[float, typer.Option("--seconds", help="At most about this long is each model loaded.")] = 60.0,
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
-    out: OutOption = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the result and a plot there.")] = None,
     store: StoreOption = None,
     json_path: JsonOption = None,
 ) -> None:
     """The highest rate at which a model keeps its latency limits, and what a million requests cost there."""
-    from .arrivals import arrivals_of  # noqa: PLC0415 - --help must not wait for pyarrow and scipy
-    from .files import SWEEP_FILE, write_result  # noqa: PLC0415
+    from ...core.files import write_atomically  # noqa: PLC0415 - --help must not wait for pyarrow and scipy
+    from ...reports.sweep_figure import sweep_svg  # noqa: PLC0415
+    from .arrivals import arrivals_of  # noqa: PLC0415
+    from .files import PLOT_FILE, SWEEP_FILE, write_result  # noqa: PLC0415
     from .sweep import sweep  # noqa: PLC0415
     from .view import sweep_view  # noqa: PLC0415
 
@@ -123,7 +125,8 @@ def sweep_command(
     open_console(json_path).print(sweep_view(found))
     if out is not None:
         write_result(out / SWEEP_FILE, found)
-        say(f"\nresult: {out / SWEEP_FILE}", json_path=json_path)
+        write_atomically(out / PLOT_FILE, sweep_svg(found))
+        say(f"\nresult: {out / SWEEP_FILE}\nplot: {out / PLOT_FILE}", json_path=json_path)
     write_json(found, json_path)
 
 
@@ -138,7 +141,7 @@ def coldstart_command(
     instance: InstanceOption = "local",
     seed: SeedOption = 0,
     threads: Annotated[int | None, typer.Option("--threads", help="Default: one per core of the instance.", min=1)] = None,
-    out: OutOption = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the result there.")] = None,
     store: StoreOption = None,
     json_path: JsonOption = None,
 ) -> None:

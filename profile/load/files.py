@@ -16,6 +16,7 @@ from .trial import Trial
 
 LOAD_FILE = "load.json"
 SWEEP_FILE = "sweep.json"
+PLOT_FILE = "sweep.svg"
 COLDSTART_FILE = "coldstart.json"
 SAMPLES_FILE = "load_samples.parquet"
 

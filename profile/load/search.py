@@ -108,8 +108,7 @@ class Search:
             return self._start
         met, missed = self.meets_per_s, self.misses_per_s
         if met is None:
-            lowest = min(self.tallies) / _STEP
-            return lowest if lowest >= self._start * _LOWEST else None
+            return self._lower()
         if missed is None:
             highest = max(self.tallies)
             if highest < self._ceiling:
@@ -122,6 +121,13 @@ class Search:
         if above is not None and above / met > self._tolerance:
             return math.sqrt(above * met)
         return math.sqrt(below * missed) if missed is not None and below is not None and missed / below > self._tolerance else None
+
+    def _lower(self) -> float | None:
+        """A rate below all that were tried, once the lowest of them has had its tries; None far below the first guess."""
+        lowest = min(self.tallies)
+        if self.tallies[lowest].answer == "unclear" and self.tallies[lowest].tries < _UNCLEAR_TRIES:
+            return lowest
+        return lowest / _STEP if lowest / _STEP >= self._start * _LOWEST else None
 
     def _unconfirmed(self) -> float | None:
         met, missed = self.meets_per_s, self.misses_per_s

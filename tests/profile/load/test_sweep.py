@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
+from xml.etree import ElementTree
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from liftgate.profile.load.limits import LatencyLimit
 from liftgate.profile.load.result import ModelSweep, RatePoint, Sweep
 from liftgate.profile.load.sweep import cost, sweep, usd_per_million
 from liftgate.profile.load.view import sweep_view
+from liftgate.reports.sweep_figure import sweep_svg
 from rich.console import Console
 
 from .queues import conditions
@@ -94,6 +96,19 @@ def swept(name: str, meets: float, misses: float, *, why: str = "") -> ModelSwee
         cost=cost(INSTANCE, "emulated", meets, misses),
         why=why,
     )
+
+
+def test_the_plot_stands_alone_and_shows_every_trial_the_limit_and_the_bands() -> None:
+    models = (swept("v1.0", 100, 110), swept("v1.1", 200, 220))
+    limits = (LatencyLimit(quantile="p95", p=0.95, limit_ms=20),)
+    drawn = sweep_svg(Sweep(conditions=conditions(), arrivals=ref_of(Poisson(rate_per_s=1)), limits=limits, models=models, invalid=()))
+    root = ElementTree.fromstring(drawn)
+    titles = {node.text for node in root.iter("{http://www.w3.org/2000/svg}title")}
+    assert "p95 of latency against rate on m5.large (emulated)" in titles
+    assert "v1.1 at 220.0/s: 30.000 [29.000, 31.000] ms, misses" in titles
+    assert "v1.0: keeps up to 100.0 requests/s, misses from 110.0" in titles
+    assert "p95 20 ms" in {node.text for node in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert "http" not in drawn.replace("http://www.w3.org/2000/svg", "")
 
 
 def test_models_are_compared_side_by_side_with_rates_and_costs() -> None:
