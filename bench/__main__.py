@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ..core.machine import this_machine, tool_versions
 from ..core.store import Store
-from . import fuzz, gates, recipes, router
+from . import fuzz, recipes, router
+from .measure import run as measure
 from .optimize import run as optimize
 from .zoo import environment as zoo
 
-PARTS = ("recipes", "router", "gates", "fuzz", "zoo", "optimize")
+PARTS = ("recipes", "router", "measure", "fuzz", "zoo", "optimize")
 
 
 def main(wanted: list[str]) -> None:
@@ -29,8 +30,8 @@ def main(wanted: list[str]) -> None:
                 print("\n".join(recipes.run(store, folder, seconds=30)))
             elif part == "router":
                 print("\n".join(router.run(store, folder, requests=2000)))
-            elif part == "gates":
-                print("\n".join(gates.run(store, repeats=8, seconds=8)))
+            elif part == "measure":
+                print("\n".join(measure.run(store)))
             elif part == "fuzz":
                 print("\n".join(fuzz.run(10_000)))
             elif part == "optimize":

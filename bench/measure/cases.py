@@ -110,7 +110,7 @@ def _slowed(share: float) -> Iterator[None]:
         del os.environ[SHARE]
 
 
-def run(case: Case, repeats: int, model: ModelArtifact, requests: Requests, store: Store, log: Path) -> list[str]:
+def run(case: Case, repeats: int, model: ModelArtifact, requests: Requests, *, store: Store, log: Path) -> list[str]:
     """Rows of a Markdown table; every answer is added to `log` as it comes, one JSON object per line."""
     answers = []
     with log.open("ab") as file:

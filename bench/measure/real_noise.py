@@ -112,7 +112,7 @@ def rates(series: Sequence[Series], comparisons: int, seed: int = 0) -> list[str
     """Markdown: per benchmark, false alarms of equal models and found slow-downs, ours and peers'."""
     rng = np.random.default_rng(seed)
     lines = [
-        f"{comparisons} comparisons per machine, {LAUNCHES} stretches of {ROUNDS} rounds of {BLOCK} + {BLOCK} runs, median, alpha {ALPHA:g}",
+        f"{comparisons} comparisons per machine, each {LAUNCHES} stretches of {ROUNDS} rounds of {BLOCK} + {BLOCK} runs; alpha {ALPHA:g}",
         "",
         f"| machine | {' | '.join(_QUESTIONS)} |",
         f"|---|{'---|' * len(_QUESTIONS)}",
