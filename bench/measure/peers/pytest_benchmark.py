@@ -1,0 +1,64 @@
+"""How often pytest-benchmark raises an alarm: a base is saved, a candidate compared with it by `--benchmark-compare-fail`.
+
+All settings are its defaults but the time: it measures a benchmark for one second, here for as long as everything else in the table.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+from ....core.requests import Requests
+from ..neighbour import Kind
+from .pair import SCRIPTS, Pair, interpreter, measured_pair, rows
+
+RULES = ("min:5%", "mean:5%", "median:5%")
+_FAILED = re.compile(r"Field '(?P<field>\w+)' has failed PercentageRegressionCheck")
+
+
+def alarms(
+    model_path: Path, requests: Requests, *, delay_share: float, repeats: int, seconds: float, neighbour: Kind | None = None
+) -> list[str]:
+    """Rows of the table: alarms of each rule in `repeats` comparisons with the same model, slower by `delay_share`."""
+    python, counted = interpreter(), Counter[str]()
+    with measured_pair(model_path, requests, delay_share=delay_share, repeats=repeats, seconds=seconds, beside=neighbour) as pair:
+        for _ in range(repeats):
+            shutil.rmtree(pair.folder / "saved", ignore_errors=True)
+            _run(python, pair, 0.0, ["--benchmark-save=base"], allowed={0})
+            # One option with several values: repeated, only the last one would count.
+            gate = ["--benchmark-compare=0001", "--benchmark-compare-fail", *RULES]
+            said = _run(python, pair, delay_share, gate, allowed={0, 1})
+            failed = {match["field"] for match in _FAILED.finditer(said)}
+            counted.update(rule for rule in RULES if rule.partition(":")[0] in failed)
+        return rows("pytest-benchmark", RULES, counted, pair=pair, repeats=repeats, beside=neighbour)
+
+
+def _run(python: Path, pair: Pair, delay_share: float, options: list[str], *, allowed: set[int]) -> str:
+    """What a run of the benchmark printed; an alarm is exit code 1."""
+    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(pair.folder), str(SCRIPTS / "test_request.py")]
+    limits = [f"--benchmark-max-time={pair.seconds / 2}", f"--benchmark-storage={pair.folder / 'saved'}"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(SCRIPTS),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+        "MODEL": str(pair.model),
+        "FEEDS": str(pair.feeds),
+        "DELAY_SHARE": str(delay_share),
+        "CPU": str(pair.cpu),
+    }
+    done = subprocess.run(
+        [*command, "-c", os.devnull, *limits, *options],
+        cwd=pair.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode not in allowed:
+        raise RuntimeError(f"pytest-benchmark failed ({done.returncode}): {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout + done.stderr
