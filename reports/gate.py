@@ -72,8 +72,9 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
         """The page: verdict and one sentence per gate, what to do, the latency per instance; folded: segments, machine, command."""
         comparison = self.comparison
         banner = generated_banner(comparison)
-        open_blocks: list[Block] = [Text(text=banner, tone="banner")] if banner else []
-        open_blocks.append(Judgement(judged=self.judged))
+        open_blocks: list[Block] = [Judgement(judged=self.judged)]
+        if banner:
+            open_blocks.append(Text(text=banner, tone="banner"))
         if self.verdict.outcome is Outcome.UNDECIDED and not self.stops:
             open_blocks.append(Text(text="UNDECIDED only warns here (--undecided warn): the job goes on.", tone="note"))
         if self.advice():
@@ -82,7 +83,7 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
             open_blocks.append(
                 Text(text=f"{instance.name} ({instance.label}), {instance.what} with 95 % intervals; {instance.note}".strip())
             )
-            if instance.unsteady:
+            if instance.unsteady and not instance.invalid:
                 open_blocks.append(Text(text=unsteady_sentence(instance), tone="note"))
             open_blocks.append(comparison_tables.summary_table(comparison, instance))
         metrics = comparison_tables.metrics_of(comparison)

@@ -173,10 +173,12 @@ def test_a_marker_is_found_only_where_a_comment_starts() -> None:
     assert gate_page.marker_of("> " + page) is None
 
 
-def test_generated_requests_are_said_before_the_verdict(generated_comparison: Comparison) -> None:
+def test_generated_requests_are_said_right_under_the_verdict(generated_comparison: Comparison) -> None:
     judged = msgspec.structs.replace(generated_comparison.candidates[0], verdict=judge([KEPT]))
     page = gate_page.summary(GateResult(comparison=msgspec.structs.replace(generated_comparison, candidates=(judged,))))
-    assert page.splitlines()[0].startswith("> **The requests were generated, not recorded")
+    said = [line for line in page.splitlines() if line]
+    assert said[0].startswith("### ✅ PASS")
+    assert said[3].startswith("> **The requests were generated, not recorded")
 
 
 def test_open_loop_and_disturbed_machines_are_said() -> None:
