@@ -42,40 +42,34 @@ def place(
         raise InputError.mismatch("--threads", expected="at least 1", found=str(threads))
     if instance.name == LOCAL:
         return _local(instance, threads, cores, recognised)
-    reading = gpus if gpus is not None else read_gpus() if instance.gpu else GpuReading()
-    gpu = find_gpu(instance, reading) if instance.gpu else None
-    parts = []
+    if threads is not None and threads > instance.vcpu:
+        raise InputError.mismatch("--threads", expected=f"at most {instance.vcpu}, the vCPU of {instance.name}", found=str(threads))
+    gpu = find_gpu(instance, gpus if gpus is not None else read_gpus()) if instance.gpu else None
+    differs = ""
     if recognised is not None and recognised.instance == instance.name:
         differs = _differs(instance, machine, allowed)
         if not differs:
             told = f"this machine is {instance.name} ({recognised.how}), measured on CPU {_listed(allowed)}{_gpu_note(instance, gpu)}"
-            standing = f"{told}; files in the page cache"
-            return Placement(
-                instance=instance,
-                cpus=tuple(sorted(allowed)),
-                threads=threads or instance.cores,
-                label="measured",
-                standing=standing,
-                gpu=gpu,
-            )
-        parts.append(f"this machine says it is {instance.name}, but {differs}")
+            standing, cpus = f"{told}; files in the page cache", tuple(sorted(allowed))
+            return Placement(instance=instance, cpus=cpus, threads=threads or instance.cores, label="measured", standing=standing, gpu=gpu)
     _refuse_what_differs(instance, cores)
+    cpus, width = _choose(instance, cores)
+    parts = [f"this machine says it is {instance.name}, but {differs}"] if differs else []
+    parts += _emulation_notes(instance, machine, cpus, width)
+    if threads is not None and threads > len(cpus):
+        parts.append(f"{threads} threads share {_count(len(cpus), 'CPU')}")
+    standing = "; ".join(parts) + _gpu_note(instance, gpu)
+    wanted = threads or instance.cores
+    return Placement(instance=instance, cpus=cpus, threads=wanted, label="emulated", standing=standing, memory=CHECKED, gpu=gpu)
+
+
+def _choose(instance: Instance, cores: list[tuple[int, ...]]) -> tuple[tuple[int, ...], int]:
+    """CPUs for the cores of `instance`, and how many threads of each core they are: fewer than the instance's where there are no more."""
     width = min(instance.threads_per_core, max(len(group) for group in cores))
     chosen = [group[:width] for group in cores if len(group) >= width][: instance.cores]
     if len(chosen) < instance.cores:
-        chosen = [group[:1] for group in cores[: instance.cores]]
-        width = 1
-    cpus = tuple(sorted(c for group in chosen for c in group))
-    parts += _emulation_notes(instance, machine, cpus, width)
-    return Placement(
-        instance=instance,
-        cpus=cpus,
-        threads=threads or instance.cores,
-        label="emulated",
-        standing="; ".join(parts) + _gpu_note(instance, gpu),
-        memory=CHECKED,
-        gpu=gpu,
-    )
+        width, chosen = 1, [group[:1] for group in cores[: instance.cores]]
+    return tuple(sorted(c for group in chosen for c in group)), width
 
 
 def _local(instance: Instance, threads: int | None, cores: list[tuple[int, ...]], recognised: Recognised | None) -> Placement:

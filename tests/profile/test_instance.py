@@ -153,6 +153,15 @@ def test_a_core_without_its_sibling_is_the_last_to_be_chosen(monkeypatch: pytest
     assert core_groups(frozenset({0, 1, 3})) == [(1, 3), (0,)]
 
 
+def test_threads_that_the_instance_has_and_this_machine_has_not_share_a_cpu_and_more_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("liftgate.profile.placement._siblings", lambda cpu: {cpu})
+    placement = place(rented(), threads=2, allowed=frozenset({0}), machine=MACHINE)
+    assert (placement.threads, placement.cpus) == (2, (0,))
+    assert "2 threads share 1 CPU" in placement.note
+    with pytest.raises(InputError, match=r"--threads: expected at most 2, the vCPU of m5\.large, found 3"):
+        place(rented(), threads=3, allowed=frozenset({0}), machine=MACHINE)
+
+
 def test_less_memory_than_the_instance_has_is_told() -> None:
     placement = place(rented(memory_gib=64), allowed=frozenset({0}), machine=MACHINE)
     assert "this machine has 16 GiB of memory, the instance 64" in placement.note
