@@ -114,7 +114,7 @@ def scenario_check(found: Gathered, rng: np.random.Generator) -> ScenarioCheck:
     )
     return ScenarioCheck(
         scenario="SingleStream" if found.rate_per_s is None else "Server",
-        ours="closed loop" if found.rate_per_s is None else "open loop at the same arrivals",
+        ours="closed loop" if found.rate_per_s is None else "open loop, same arrivals",
         rate_per_s=found.rate_per_s,
         requests=sum(len(ours.latency_ns) for _, ours in rounds),
         rounds=len(rounds),

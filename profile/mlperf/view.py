@@ -30,8 +30,8 @@ def cross_check_view(result: CrossCheck) -> RenderableType:
 
 
 def _scenario_view(scenario: ScenarioCheck) -> list[RenderableType]:
-    rate = "" if scenario.rate_per_s is None else f" at {scenario.rate_per_s:.1f} requests/s"
-    table = new_table(f"{scenario.scenario}{rate} against our {scenario.ours}: latency in ms [95 %]")
+    rate = "" if scenario.rate_per_s is None else f" ({scenario.rate_per_s:.1f} requests/s)"
+    table = new_table(f"{scenario.scenario}{rate} and our {scenario.ours}, ms [95 %]")
     for heading in ("", "LoadGen", "ours", "LoadGen / ours", "p", "answer"):
         table.add_column(heading, justify="left" if heading in ("", "answer") else "right")
     for one in scenario.percentiles:

@@ -86,7 +86,7 @@ def test_both_tools_see_a_known_delay(make_model: MakeModel, requests: Requests,
     console = Console(width=200)
     with console.capture() as text:
         console.print(cross_check_view(found))
-    assert "SingleStream against our closed loop" in text.get()
+    assert "SingleStream and our closed loop" in text.get()
     assert "VALID  LoadGen's verdict on" in text.get()
 
 
