@@ -18,7 +18,7 @@ Undecided = Literal["fail", "warn"]
 _HELP = {
     Outcome.FAIL: (
         "FAIL: the limit is broken beyond what noise explains at the gate's alpha. Running again until it is green only hides it; "
-        "profile trace and profile flame show where the time goes."
+        "for latency, profile compare --explain names the operators that make it slower."
     ),
     Outcome.UNDECIDED: (
         "UNDECIDED: neither kept nor broken for sure. Raise --seconds by what the gate's sentence asks for, run where fewer neighbours "
