@@ -49,6 +49,10 @@ class Document(StrEnum):
     comparison = "comparison"
     budget = "budget"
     trend = "trend"
+    load = "load"
+    sweep = "sweep"
+    coldstart = "coldstart"
+    batches = "batches"
 
 
 def wanted_outputs(
@@ -160,7 +164,7 @@ def _forge(host: Host, repo: str | None, number: int | None, environment: Mappin
 
 @door
 def schema_command(
-    document: Annotated[Document, typer.Argument(metavar="[comparison|budget|trend]", help="Which document.")] = Document.comparison,
+    document: Annotated[Document, typer.Argument(help="Which document.", show_choices=True)] = Document.comparison,
 ) -> None:
     """Print the JSON Schema of comparison.json (or of budget.toml, or of a line of a trend file)."""
     from .schema import schema  # noqa: PLC0415

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import inspect
-from typing import Literal
 
 import msgspec
 
 from ..budget import BudgetFile
+from ..load.result import Batches, ColdStart, Load, Sweep
 from ..result import Comparison
 from ..trend import TrendLine
 
-_TYPES: dict[str, type[msgspec.Struct]] = {"comparison": Comparison, "budget": BudgetFile, "trend": TrendLine}
+_TYPES: dict[str, type[msgspec.Struct]] = {
+    "comparison": Comparison,
+    "budget": BudgetFile,
+    "trend": TrendLine,
+    "load": Load,
+    "sweep": Sweep,
+    "coldstart": ColdStart,
+    "batches": Batches,
+}
 _ABOUT = {
     "comparison": "comparison.json of a run folder, and what --json writes",
     "budget": "budget.toml, as the values its TOML stands for",
     "trend": "one line of a trend file",
+    "load": "load.json, and what profile load --json writes",
+    "sweep": "sweep.json, and what profile sweep --json writes",
+    "coldstart": "coldstart.json, and what profile coldstart --json writes",
+    "batches": "what profile run --batch --json writes",
 }
 
 
-def schema(document: Literal["comparison", "budget", "trend"] | str) -> bytes:
+def schema(document: str) -> bytes:
     """The schema as JSON text, made from the types that read and write the document: it cannot fall behind them."""
     body = _cleaned(msgspec.json.schema(_TYPES[document]))
     head = {

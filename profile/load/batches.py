@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core.errors import InputError
-from ...core.estimate import Estimate
 from ...core.progress import Progress, silent
 from ...core.requests import Requests
 from ...core.store import Store
@@ -24,10 +22,11 @@ from ..instance import LOCAL
 from ..launch import WorkerHandle, aside
 from ..measure import LAUNCHES, Positions, pool_of, start_workers
 from ..result import QUANTILES
-from ..statistics import quantile_estimate, t_interval
+from ..statistics import quantile_estimate
 from .conditions import conditions_of
 from .merge import check_mergeable
 from .result import Batches, BatchSize
+from .trial import over_trials
 
 # A block lasts about so long; the requests of a block come from a message, so there is a most.
 _BLOCK_S, _FEWEST_CALLS, _MOST_REQUESTS, _FEWEST_ROUNDS = 0.1, 5, 4000, 5
@@ -116,20 +115,16 @@ Launched = Sequence[Sequence[npt.NDArray[np.int64]]]
 
 
 def _size(size: int, launches: Launched, first: int, first_launches: Launched) -> BatchSize:
-    logs = np.log(_per_second(size, launches)) - np.log(_per_second(first, first_launches))
-    mean, low, high = t_interval(logs, 0.95)
-    value, least, most = t_interval(_per_second(size, launches), 0.95)
+    ours, theirs = _per_second(size, launches), _per_second(first, first_launches)
     return BatchSize(
         requests_per_call=size,
         call_ms={name: quantile_estimate(launches, p) for name, p in QUANTILES.items()},
-        requests_per_s=Estimate(value=value, low=least, high=most, n=len(launches)),
-        gain=Estimate(
-            value=math.exp(mean), low=None if low is None else math.exp(low), high=None if high is None else math.exp(high), n=len(launches)
-        ),
+        requests_per_s=over_trials(ours),
+        gain=over_trials([mine / other for mine, other in zip(ours, theirs, strict=True)]),
         calls=sum(len(block) for launch in launches for block in launch),
     )
 
 
-def _per_second(size: int, launches: Launched) -> npt.NDArray[np.float64]:
+def _per_second(size: int, launches: Launched) -> list[float]:
     """Requests per second of every process."""
-    return np.array([size * sum(len(b) for b in launch) / (sum(int(b.sum()) for b in launch) / 1e9) for launch in launches])
+    return [size * sum(len(b) for b in launch) / (sum(int(b.sum()) for b in launch) / 1e9) for launch in launches]

@@ -73,21 +73,10 @@ def load(
     asked = load_requests(requests, subjects, seed)
     rng = np.random.default_rng(seed)
     pool = pool_of(subjects, asked, rng)
-    positions = Positions(len(pool), rng)
-    trials: list[list[Trial]] = [[] for _ in subjects]
-    told: list[Launch] = []
     before = read_counters(placement.cpus)
-    with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
-        file = Path(folder) / "requests.parquet"
-        pool.write(file)
-        for launch in range(launches):
-            with ExitStack() as living:
-                workers, readies = start_workers(subjects, placement, store, file, living=living, rng=rng)
-                drawn, due_ns = positions.draw(count), arrivals.draw(count, rng)
-                for turn, model in enumerate(rng.permutation(len(subjects)).tolist()):
-                    trials[model].append(play(workers[model], drawn, due_ns, servers))
-                    progress(f"load on {placement.instance.name}", launch * len(subjects) + turn + 1, launches * len(subjects))
-                told += [Launch(model=m, ready=readies[m], ended=worker.stop()) for m, worker in enumerate(workers)]
+    trials, told = _measure(
+        subjects, pool, placement, arrivals, count=count, launches=launches, servers=servers, rng=rng, store=store, progress=progress
+    )
     seen = disturbances(before, read_counters(placement.cpus), [trial.wait for mine in trials for trial in mine])
     invalid = seen.fatal + seen.shared + memory_reasons(told, subjects, placement)
     result = Load(
@@ -101,6 +90,37 @@ def load(
         invalid=invalid,
     )
     return LoadRun(result=result, request_ids=tuple(pool.request_ids), trials=tuple(tuple(mine) for mine in trials))
+
+
+def _measure(
+    subjects: Sequence[Subject],
+    pool: Requests,
+    placement: Placement,
+    arrivals: Arrivals,
+    *,
+    count: int,
+    launches: int,
+    servers: int,
+    rng: np.random.Generator,
+    store: Store,
+    progress: Progress,
+) -> tuple[list[list[Trial]], list[Launch]]:
+    """Every model's trials, one of `count` requests per launch, and what its processes told."""
+    positions = Positions(len(pool), rng)
+    trials: list[list[Trial]] = [[] for _ in subjects]
+    told: list[Launch] = []
+    with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
+        file = Path(folder) / "requests.parquet"
+        pool.write(file)
+        for launch in range(launches):
+            with ExitStack() as living:
+                workers, readies = start_workers(subjects, placement, store, file, living=living, rng=rng)
+                drawn, due_ns = positions.draw(count), arrivals.draw(count, rng)
+                for turn, model in enumerate(rng.permutation(len(subjects)).tolist()):
+                    trials[model].append(play(workers[model], drawn, due_ns, servers))
+                    progress(f"load on {placement.instance.name}", launch * len(subjects) + turn + 1, launches * len(subjects))
+                told += [Launch(model=m, ready=readies[m], ended=worker.stop()) for m, worker in enumerate(workers)]
+    return trials, told
 
 
 def summary(ref: ModelRef, trials: Sequence[Trial], *, servers: int, limits: Sequence[LatencyLimit], trusted: bool = True) -> ModelLoad:

@@ -91,10 +91,6 @@ class Search:
         gap = self._gap()
         return gap if gap is not None else self._unconfirmed()
 
-    def is_fresh(self, rate_per_s: float) -> bool:
-        """Whether this rate has not been tried before."""
-        return rate_per_s not in self.tallies
-
     @property
     def _first_miss(self) -> float:
         return min(self._rates("misses"), default=math.inf)

@@ -16,7 +16,7 @@ from ...core.requests import Requests
 from ...core.store import Store
 from ..health import disturbances, read_counters
 from ..inputs import Model, check_duration, load_requests, load_subjects
-from ..instance import LOCAL, Instance, Price
+from ..instance import LOCAL, Instance, Placement, Price
 from ..launch import WorkerHandle, aside
 from ..measure import Positions, Subject, pilot, pool_of, start_workers
 from ..result import Label
@@ -79,29 +79,7 @@ def sweep(
     shape = arrivals or Poisson(rate_per_s=1.0)
     lines = [_Line(subject, limits, servers, seconds, Positions(len(pool), rng)) for subject in subjects]
     before = read_counters(placement.cpus)
-    with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
-        file = Path(folder) / "requests.parquet"
-        pool.write(file)
-        while waiting := [number for number, line in enumerate(lines) if line.upcoming() is not None]:
-            with ExitStack() as living:
-                workers, _ = start_workers(subjects, placement, store, file, living=living, rng=rng)
-                for number in waiting:
-                    lines[number].begin(workers[number], len(pool))
-                # Rates that are tried again are tried in processes of their own: those differ, too.
-                again = False
-                while not again:
-                    for number in rng.permutation(waiting).tolist():
-                        rate = lines[number].upcoming()
-                        if rate is None:
-                            continue
-                        again |= not lines[number].search.is_fresh(rate)
-                        lines[number].trial(workers[number], rate, shape, int(rng.integers(2**31)))
-                        progress(
-                            f"sweep on {placement.instance.name}",
-                            round(sum(min(x.spent_s, seconds) for x in lines)),
-                            round(seconds * len(lines)),
-                        )
-                    again |= all(line.upcoming() is None for line in lines)
+    _search(lines, subjects, pool, placement, shape, seconds=seconds, rng=rng, store=store, progress=progress)
     seen = disturbances(before, read_counters(placement.cpus), [trial.wait for line in lines for trial in line.trials])
     return Sweep(
         conditions=conditions_of(
@@ -112,6 +90,38 @@ def sweep(
         models=tuple(line.result(placement.instance, placement.label) for line in lines),
         invalid=seen.fatal + seen.shared,
     )
+
+
+def _search(
+    lines: Sequence[_Line],
+    subjects: Sequence[Subject],
+    pool: Requests,
+    placement: Placement,
+    shape: Arrivals,
+    *,
+    seconds: float,
+    rng: np.random.Generator,
+    store: Store,
+    progress: Progress,
+) -> None:
+    """Give every model's search one trial after another, in turns, until all are done or out of time."""
+    what, total = f"sweep on {placement.instance.name}", round(seconds * len(lines))
+    with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
+        file = Path(folder) / "requests.parquet"
+        pool.write(file)
+        while waiting := [number for number, line in enumerate(lines) if line.upcoming() is not None]:
+            with ExitStack() as living:
+                workers, _ = start_workers(subjects, placement, store, file, living=living, rng=rng)
+                for number in waiting:
+                    lines[number].begin(workers[number], len(pool))
+                # No process tries a rate twice: what is confirmed is not one process's luck.
+                tried: set[tuple[int, float]] = set()
+                while turn := [(n, rate) for n in waiting if (rate := lines[n].upcoming()) is not None and (n, rate) not in tried]:
+                    for position in rng.permutation(len(turn)).tolist():
+                        number, rate = turn[position]
+                        lines[number].trial(workers[number], rate, shape, int(rng.integers(2**31)))
+                        tried.add((number, rate))
+                        progress(what, round(sum(min(line.spent_s, seconds) for line in lines)), total)
 
 
 class _Line:

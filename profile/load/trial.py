@@ -146,9 +146,10 @@ def lag_ms(trials: Sequence[Trial], p: float) -> float:
 
 
 def over_trials(values: Sequence[float]) -> Estimate:
-    """Mean over processes with Student's t interval."""
-    value, low, high = t_interval(np.asarray(values, dtype=np.float64), 0.95)
-    return Estimate(value=value, low=low, high=high, n=len(values))
+    """Geometric mean over processes of something positive, with Student's t interval of its logarithms."""
+    value, low, high = t_interval(np.log(np.asarray(values, dtype=np.float64)), 0.95)
+    bounds = [None if bound is None else math.exp(bound) for bound in (low, high)]
+    return Estimate(value=math.exp(value), low=bounds[0], high=bounds[1], n=len(values))
 
 
 def quantile(trials: Sequence[Trial], p: float, servers: int) -> Estimate:
