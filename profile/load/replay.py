@@ -13,6 +13,7 @@ to when the server began. It is part of the latency, and reported.
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -59,12 +60,13 @@ def replay(
     `threads` has a thread for each of several servers; a single one is the calling thread, and watches the clock for the last `watch_ns`
     before a request is due. Requests that no server has begun `give_up_ns` after the start stay unanswered: an overloaded queue has no end.
     """
-    latency, service, lag = (np.zeros(len(feeds), dtype=np.int64) for _ in range(3))
+    size = len(feeds)
+    begun_ns, done_ns, free_ns = [0] * size, [0] * size, [0] * size  # lists take a number in a third of the time that arrays do
     early_ns = watch_ns if threads is None else 0  # a thread that watches the clock would hold the interpreter that others need
-    positions = iter(range(len(feeds)))
+    positions = iter(range(size))
     taking = Lock()
     start = clock() + _LEAD_NS
-    last = None if give_up_ns is None else start + give_up_ns
+    last = math.inf if give_up_ns is None else start + give_up_ns
 
     def serve() -> int:
         """One server: takes the next request of the queue, waits until it is due, answers; returns how far it came."""
@@ -74,23 +76,25 @@ def replay(
                 position = next(positions, None)
             if position is None:
                 return reached
-            due = start + arrivals_ns[position]
-            if last is not None and max(due, clock()) > last:
+            feed, due = feeds[position], start + arrivals_ns[position]
+            now = clock()
+            if due > last or now > last:
                 return reached
-            left = due - clock() - early_ns
-            if left > 0:
-                sleep(left / 1e9)
-            while clock() < due:
-                continue
-            feed = feeds[position]
+            if now < due:
+                if due - now > early_ns:
+                    sleep((due - now - early_ns) / 1e9)
+                while clock() < due:
+                    continue
             begun = clock()
             run(feed)
             done = clock()
-            latency[position], service[position], lag[position] = done - due, done - begun, begun - max(due, free)
+            begun_ns[position], done_ns[position], free_ns[position] = begun, done, free
             free, reached = done, position + 1
 
     answered = serve() if threads is None else max(server.result() for server in [threads.submit(serve) for _ in range(servers)])
-    return Replay(latency_ns=latency[:answered], service_ns=service[:answered], lag_ns=lag[:answered])
+    begun, done, free = (np.array(ns[:answered], dtype=np.int64) for ns in (begun_ns, done_ns, free_ns))
+    due = start + np.array(arrivals_ns[:answered], dtype=np.int64)
+    return Replay(latency_ns=done - due, service_ns=done - begun, lag_ns=begun - np.maximum(due, free))
 
 
 def wake_promptly() -> None:
