@@ -100,6 +100,8 @@ def compare_command(
             folder,
             requests=requests,
             instance=result.instances[0].instance,
+            seconds=seconds,
+            launches=launches,
             seed=seed,
             threads=threads,
             store=shelf,

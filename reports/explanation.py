@@ -87,7 +87,13 @@ def waterfall_chart(control: str, treatment: str, start: Estimate, steps: Sequen
     for number, (name, begin, finish, series, words) in enumerate(bars):
         y = 10 + number * _ROW
         low, high = frame.x(min(begin, finish)), frame.x(max(begin, finish))
-        shape = {"x": low, "y": y, "width": max(high - low, 1.0), "height": _ROW - 7, "class": f"mark {hue(series)}"}
+        shape: dict[str, str | float] = {
+            "x": low,
+            "y": y,
+            "width": max(high - low, 1.0),
+            "height": _ROW - 7,
+            "class": f"mark {hue(series)}",
+        }
         parts += [
             text(_LEFT - 10, y + 13, shorten(name, 32), "label", "end"),
             node("rect", shape, node("title", {}, f"{name}: {words} µs")),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from ...core.estimate import Estimate
@@ -58,7 +59,7 @@ class _Row(msgspec.Struct, frozen=True):
 
 
 def attribute(paired: Paired, rng: np.random.Generator) -> Attribution:
-    """Means over the middle 80 % of the pairs by their whole difference: the same pairs for every part, so that parts add up."""
+    """Means over the middle 80 % of each launch's pairs by their whole difference: the same pairs for every part, so that parts add up."""
     a, b = paired.control, paired.treatment
     nodes = [_node_row(pair, a.nodes, b.nodes) for pair in match_nodes(a.nodes, b.nodes)]
     operators = _operator_rows(a.nodes, b.nodes)
@@ -67,8 +68,7 @@ def attribute(paired: Paired, rng: np.random.Generator) -> Attribution:
         [a.infer, b.infer, a.outside, b.outside, *(_sum(a, row.control) for row in rows), *(_sum(b, row.treatment) for row in rows)]
     )
     whole = b.infer - a.infer
-    low, high = np.quantile(whole, _MIDDLE)
-    kept = (whole >= low) & (whole <= high)
+    kept = middle(whole, paired.launch)
     means = _Means(values[kept], paired.round[kept], paired.launch[kept], rng)
     difference = means.difference(1, 0)
     direction = _direction(means)
@@ -91,6 +91,16 @@ def attribute(paired: Paired, rng: np.random.Generator) -> Attribution:
         waterfall=waterfall(_value(control), [(c.name, _value(c.difference_us)) for c in (*node_changes, outside)]),
         tail=_tail(paired, operators, rng),
     )
+
+
+def middle(values: Floats, launches: Integers) -> npt.NDArray[np.bool_]:
+    """Which values are among the middle 80 % of their launch: over all of them, whole launches would be cut away and look alike."""
+    kept = np.zeros(len(values), dtype=bool)
+    for launch in np.unique(launches):
+        mine = launches == launch
+        low, high = np.quantile(values[mine], _MIDDLE)
+        kept |= mine & (values >= low) & (values <= high)
+    return kept
 
 
 def _value(estimate: Estimate) -> float:

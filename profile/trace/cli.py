@@ -18,6 +18,7 @@ ModelArgument = Annotated[str | None, typer.Argument(metavar="[MODEL]", help=f"{
 RequestsOption = Annotated[
     Path | None, typer.Option("--requests", metavar="FILE", help="requests.parquet; without it requests are generated from the signature.")
 ]
+_EXPLAIN_S, _EXPLAIN_LAUNCHES = 12.0, 4
 PidOption = Annotated[int | None, typer.Option("--pid", metavar="PID", help="A running `liftgate serve`, instead of a model.", min=1)]
 NativeOption = Annotated[bool, typer.Option("--native/--python-only", help="Show the runtime's own frames, not only Python's.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Default: one per core.", min=1)]
@@ -120,8 +121,8 @@ def explain_command(
     treatment: Annotated[str, typer.Argument(metavar="TREATMENT", help=_MODEL_HELP)],
     requests: RequestsOption = None,
     instance: Annotated[str, typer.Option("--instance", metavar="NAME", help="See `profile instances`.")] = "local",
-    seconds: Annotated[float, typer.Option("--seconds", help="About how long to measure, over all launches.")] = 12.0,
-    launches: Annotated[int, typer.Option("--launches", help="Fresh processes per model, with and without profiler.")] = 4,
+    seconds: Annotated[float, typer.Option("--seconds", help="About how long to measure, over all launches.")] = _EXPLAIN_S,
+    launches: Annotated[int, typer.Option("--launches", help="Fresh processes per model, with and without profiler.")] = _EXPLAIN_LAUNCHES,
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write explanation.json there, for `liftgate report`.")] = None,
@@ -161,6 +162,8 @@ def explain_treatments(
     *,
     requests: Path | None,
     instance: str,
+    seconds: float,
+    launches: int,
     seed: int,
     threads: int | None,
     store: Store,
@@ -178,6 +181,8 @@ def explain_treatments(
                 treatment,
                 requests=requests,
                 instance=instance,
+                seconds=min(seconds, _EXPLAIN_S),
+                launches=min(launches, _EXPLAIN_LAUNCHES),
                 seed=seed,
                 threads=threads,
                 store=store,

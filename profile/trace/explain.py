@@ -21,7 +21,7 @@ from ..inputs import Model, check_duration, load_placements, load_requests, load
 from ..instance import LOCAL, Placement
 from ..launch import WORKER, WorkerHandle, aside
 from ..measure import Positions, Subject, pilot, pool_of
-from .attribute import OUTSIDE, Attribution, Paired, attribute
+from .attribute import OUTSIDE, Attribution, Paired, attribute, middle
 from .explanation import Change, Explanation, Unprofiled
 from .nodes import read_worker_trace
 from .times import Floats, Integers, Times, estimates, resampled, times_of
@@ -201,8 +201,7 @@ def _unprofiled(plain: Sequence[Floats], of_launches: Sequence[Integers], rng: n
     control, treatment = plain
     rounds = _rounds(of_launches)
     launches = np.repeat(np.arange(len(of_launches)), [len(part) for part in of_launches])
-    low, high = np.quantile(treatment - control, [0.1, 0.9])
-    kept = (treatment - control >= low) & (treatment - control <= high)
+    kept = middle(treatment - control, launches)
     values = np.column_stack([control, treatment, treatment - control])[kept]
     _, position, counts = np.unique(rounds[kept], return_inverse=True, return_counts=True)
     sums = np.zeros((len(counts), 3))
@@ -246,6 +245,8 @@ def _notes(found: Attribution, paired: Paired, asked: Requests) -> tuple[str, ..
     lost = paired.control.lost + paired.treatment.lost
     if lost:
         notes.append(f"a profiler was full: {lost} requests have no node times")
+    if len(np.unique(paired.launch)) < 3:
+        notes.append("fewer than 3 launches cannot tell a slower model from a slower process: nothing is named; raise --launches")
     if found.rounds < 20:
         notes.append(f"only {found.rounds} rounds: raise the seconds for narrower intervals")
     return tuple(notes)

@@ -75,8 +75,9 @@ class Unprofiled(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Explanation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Two models under the profiler, in interleaved rounds of the same requests.
 
-    Times are means of the pairs of requests whose difference is among the middle 80 %, so that parts add up to the whole; intervals come
-    from resampled rounds (`n`). `nodes` and `operators` are those with the largest increase first; `outside` is what no node accounts for.
+    Times are means of the pairs of requests whose difference is among the middle 80 % of their launch, so that parts add up to the whole;
+    intervals come from resampled launches and rounds (`n`). `nodes` and `operators` are those with the largest increase first; `outside`
+    is what no node accounts for.
     """
 
     control: ModelRef

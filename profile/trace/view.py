@@ -48,7 +48,8 @@ def service_view(found: TracedService) -> RenderableType:
     """Every kind of span of a served process."""
     lines: list[RenderableType] = []
     if found.parts:
-        table = new_table(f"process {found.pid}: {found.sampled} sampled and {found.slow} slow requests of {found.seen:,}; ms per request")
+        lines.append(Text(f"process {found.pid}: {found.sampled} sampled and {found.slow} slow requests of {found.seen:,}"))
+        table = new_table("ms per request")
         table.add_column("span")
         for heading in ("median", "25 % to 75 %", "mean of the slow ones"):
             table.add_column(heading, justify="right")
@@ -56,7 +57,7 @@ def service_view(found: TracedService) -> RenderableType:
             low, middle, high = part.quartiles_ms or (None, None, None)
             spread = "?" if low is None or high is None else f"{low:.3f} to {high:.3f}"
             table.add_row(escape(part.name), _ms(middle), spread, _ms(part.slow_ms))
-        lines = [table, ""]
+        lines += [table, ""]
     return Group(*lines, *notes_view(found.notes), Text(f"wrote {found.trace}; {VIEWER}"))
 
 
