@@ -67,7 +67,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def seconds_for(self, quantile: str, alpha: float, margin: float, *, least: float) -> float | None:
         """Seconds of measuring, `least` times a power of two, that let equal models keep to `margin`; None when none would."""
         for doubling in range(_DOUBLINGS + 1):
-            seconds = least * 2**doubling
+            seconds = least * 2.0**doubling
             if (self.tightest(quantile, alpha, seconds) or math.inf) <= margin:
                 return seconds
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping
 
@@ -45,4 +44,4 @@ class SlowedWorker(Worker):
 
 
 if __name__ == "__main__":
-    sys.exit(main(SlowedWorker))
+    main(SlowedWorker)
