@@ -190,6 +190,12 @@ def read_judgement(path: Path) -> Judgement:
         queries=count("result_query_count"),
         percentiles_ns=named,
         early_stopping_met=not any("early-stopping" in reason for reason in reasons),
-        early_stopping=" ".join(text("early_stopping_result").replace("*", ";").split()).strip("; "),
+        early_stopping=_sentences(text("early_stopping_result")),
         early_stopping_ns=count("early_stopping_latency_ss") or None,
     )
+
+
+def _sentences(listed: str) -> str:
+    """LoadGen's list of ` * ` points as sentences; it says some of them twice."""
+    points = (" ".join(point.split()).rstrip(".") for point in listed.split("*"))
+    return "; ".join(dict.fromkeys(point for point in points if point))

@@ -78,7 +78,7 @@ def test_what_was_not_satisfied_is_why_loadgen_says_invalid(tmp_path: Path) -> N
         "result_perf_constraints_met": "false",
         "result_min_queries_met": "true",
         "early_stopping_met": "false",
-        "early_stopping_result": '" * Run unsuccessful.  * Processed 300 queries."',
+        "early_stopping_result": '" * Run unsuccessful.  * Processed 300\\n queries.  * Run unsuccessful."',
         "result_query_count": "300",
         "result_99.00_percentile_latency_ns": "2500000",
         "result_99.90_percentile_latency_ns": "3500000",
@@ -88,7 +88,7 @@ def test_what_was_not_satisfied_is_why_loadgen_says_invalid(tmp_path: Path) -> N
     assert (found.valid, found.early_stopping_met, found.early_stopping_ns) == (False, False, None)
     assert found.reasons == ("the target latency was not met", "too few queries for its early-stopping criterion")
     assert found.percentiles_ns == {"p99": 2_500_000, "p99.9": 3_500_000}
-    assert found.early_stopping == "Run unsuccessful. ; Processed 300 queries."
+    assert found.early_stopping == "Run unsuccessful; Processed 300 queries"
 
 
 def test_a_log_without_a_verdict_is_a_failed_run(tmp_path: Path) -> None:
