@@ -217,7 +217,10 @@ def conclusion(found: Attribution, control: str, treatment: str) -> str:
     """One sentence: what makes it slower, or that nothing stands out."""
     change = found.difference_us.text(1)
     if found.direction == "no difference":
-        return f"no operator stands out: {treatment} against {control} {change} µs per request under the profiler"
+        low, high = found.difference_us.low, found.difference_us.high
+        apart = low is not None and high is not None and not low <= 0 <= high
+        vague = "; too few launches agree to name one: raise --launches and --seconds" if apart else ""
+        return f"no operator stands out: {treatment} against {control} {change} µs per request under the profiler{vague}"
     sure = [c for c in (*found.nodes, found.outside) if c.stands_out]
     sure.sort(key=lambda c: -abs(c.difference_us.value or 0.0))
     size = abs(found.difference_us.value or 0.0)

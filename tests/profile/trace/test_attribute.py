@@ -78,6 +78,14 @@ def test_equal_models_have_no_operator_that_stands_out() -> None:
     assert all(c.share is None for c in quiet.nodes)
 
 
+def test_a_difference_that_launches_cannot_confirm_is_not_called_none() -> None:
+    rng = np.random.default_rng(0)
+    a, b = model(BASE, rng, launch_noise=0.01), model({**BASE, "big": ("MatMul", 200.0)}, rng, launch_noise=0.01)
+    found = attribute(Paired(control=a, treatment=b, round=a.block, launch=np.zeros(len(a.infer), dtype=np.int64)), rng)
+    assert found.direction == "no difference"
+    assert conclusion(found, "v1.0", "v1.1").endswith("too few launches agree to name one: raise --launches and --seconds")
+
+
 def test_the_share_has_an_interval_that_holds_the_truth() -> None:
     # 30 of 40 µs are the multiplication's.
     found = compared({**BASE, "mul": ("Mul", 40.0), "dense": ("MatMul", 70.0)}, launch_noise=0.01)
