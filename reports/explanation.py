@@ -28,7 +28,7 @@ def explanation_section(explanations: Sequence[Explanation]) -> Section:
 
 def _blocks(found: Explanation) -> list[Block]:
     against = f"{found.treatment.name} against {found.control.name}"
-    blocks: list[Block] = [Heading(text=against, label="profiled"), Text(text=f"{found.conclusion[:1].upper()}{found.conclusion[1:]}.")]
+    blocks: list[Block] = [Heading(text=against, label="profiled"), Text(text=f"{found.conclusion}.")]
     chart = waterfall_chart(found.control.name, found.treatment.name, found.control_us, found.waterfall)
     caption = (
         "Time per request under the profiler, from one model to the other: right is slower. Models are slower there than in the tables "

@@ -170,28 +170,33 @@ def explain_treatments(
     json_path: str | None,
 ) -> None:
     """`profile compare --explain`: after the comparison and beside it, into the folder of the run."""
+    from ...core.errors import InputError  # noqa: PLC0415
     from .explain import explain  # noqa: PLC0415
     from .explain_view import explanation_view  # noqa: PLC0415
 
     found = []
     for treatment in treatments:
-        with progress_bar() as progress:
-            one = explain(
-                control,
-                treatment,
-                requests=requests,
-                instance=instance,
-                seconds=min(seconds, _EXPLAIN_S),
-                launches=min(launches, _EXPLAIN_LAUNCHES),
-                seed=seed,
-                threads=threads,
-                store=store,
-                progress=progress,
-            )
+        try:
+            with progress_bar() as progress:
+                one = explain(
+                    control,
+                    treatment,
+                    requests=requests,
+                    instance=instance,
+                    seconds=min(seconds, _EXPLAIN_S),
+                    launches=min(launches, _EXPLAIN_LAUNCHES),
+                    seed=seed,
+                    threads=threads,
+                    store=store,
+                    progress=progress,
+                )
+        except InputError as error:  # the comparison stands all the same
+            say(f"\n{treatment} is not explained: {error}", json_path=json_path)
+            continue
         found.append(one)
         say(json_path=json_path)
         open_console(json_path).print(explanation_view(one))
-    _write_explanations(found, folder)
+    _write_explanations(found, folder if found else None)
 
 
 def _write_explanations(found: list[Explanation], folder: Path | None) -> None:

@@ -56,6 +56,10 @@ def explain(
     check_duration(seconds, launches)
     store = Store.of(store)
     placement = load_placements([instance], threads)[0]
+    if placement.device != "cpu":
+        fix = "explain it on another instance, or use the GPU's own profiler"
+        found = "a GPU, whose node times here would be those of starting its kernels"
+        raise InputError.mismatch(f"--instance {instance}", expected="an instance whose models run on CPU", found=found, fix=fix)
     subjects = load_subjects([control, treatment], store)
     for subject in subjects:
         if subject.ref.runtime == "openvino":
@@ -70,7 +74,7 @@ def explain(
             told.append(_launch(subjects, placement, store, pool, seconds=seconds / launches, rng=rng))
             progress("explaining", number + 1, launches)
     paired, plain = _pair(told), [np.concatenate([launch.plain[model] for launch in told]) for model in (0, 1)]
-    found = attribute(paired, rng)
+    parts = attribute(paired, rng)
     return Explanation(
         control=subjects[0].ref,
         treatment=subjects[1].ref,
@@ -83,10 +87,10 @@ def explain(
         started_at=started_at.isoformat(timespec="seconds"),
         launches=launches,
         resolution_us=(paired.control.resolution_us, paired.treatment.resolution_us),
-        conclusion=conclusion(found, subjects[0].ref.name, subjects[1].ref.name),
+        conclusion=conclusion(parts, subjects[0].ref.name, subjects[1].ref.name),
         unprofiled=_unprofiled(plain, [launch.plain_round for launch in told], rng),
-        notes=_notes(found, paired, asked),
-        **{field: getattr(found, field) for field in Attribution.__struct_fields__},
+        notes=_notes(parts, paired, asked),
+        **{field: getattr(parts, field) for field in Attribution.__struct_fields__},
     )
 
 

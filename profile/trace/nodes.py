@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from ...core.errors import InputError, RunFailed
+from ...core.errors import RunFailed
 from ...core.spans import INFER, SpanFile
 
 _KERNEL = "_kernel_time"
@@ -149,11 +149,3 @@ def read_worker_trace(path: Path) -> WorkerTrace:
         return msgspec.json.decode(path.read_bytes(), type=WorkerTrace)
     except (OSError, msgspec.DecodeError) as error:
         raise RunFailed("tracing", f"the worker left no trace: {error}") from None
-
-
-def require_nodes(trace: WorkerTrace, name: str) -> NodeTimes:
-    """Its node times; raises InputError for a runtime that gives none."""
-    if trace.nodes is None:
-        fix = "node times come from ONNX Runtime and PyTorch; `profile flame` works for every runtime"
-        raise InputError.mismatch(name, expected="a runtime that tells node times", found="OpenVINO", fix=fix)
-    return trace.nodes
