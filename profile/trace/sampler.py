@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -94,9 +95,7 @@ def sample(
         try:
             _wait(process, seconds + _PATIENCE_S, meanwhile, where)
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            _end(process)
         told = _read(words)
     took_s = (time.perf_counter_ns() - begun) / 1e9
     if process.returncode != 0 or not out.exists() or out.stat().st_size == 0:
@@ -107,6 +106,18 @@ def sample(
         fix = "send requests while it samples, or count waiting threads as well with --idle"
         raise RunFailed(where, "no thread of the process was busy when py-spy looked", fix=fix)
     return Sampled(begun_ns=begun, samples=samples, notes=_notes(told, counts, running=_running(pid), took_s=took_s, seconds=seconds))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask py-spy to stop, so that it lets go of the process it has paused; by force when it does not."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes], patience_s: float, meanwhile: Callable[[], None] | None, where: str) -> None:
