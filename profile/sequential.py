@@ -7,7 +7,8 @@ them multiplies a stake of 1 to at least 1 / alpha with probability alpha at mos
 coins that favour one side (Robbins 1970): `E = 2^(n+1) B(w+1, n-w+1) P(Beta(w+1, n-w+1) > 1/2)` after w of n.
 
 Rounds of one pair of processes share where their memory happens to lie. A decision therefore also needs the launches to agree: Student's t
-interval of the ratios of whole launches must lie beyond the margin (Kalibera and Jones 2013: repeat where the variance is).
+interval of the launches' median ratios must lie beyond the margin (Kalibera and Jones 2013: repeat where the variance is). Medians of rounds
+and not ratios of pooled quantiles, because a machine that changes between two speeds throws a pooled median from one to the other.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ FALSE_ALARM = 0.01
 
 
 class PairedRounds(msgspec.Struct, frozen=True, kw_only=True):
-    """Log ratios treatment / control of one quantile: of every round, by launch, and of every launch as a whole.
+    """Log ratios treatment / control of one quantile: of every round, by launch, and the median round of every launch.
 
     Consecutive rounds of a launch are joined until they hold twice the 1 / (1 - p) requests that the quantile needs; launches that never
     do have no rounds and no ratio.
@@ -70,8 +71,9 @@ def paired_rounds(control: Launches, treatment: Launches, p: float) -> PairedRou
     for a, b in zip(control, treatment, strict=True):
         if sum(map(len, a)) < needed:
             continue
-        rounds.append(_log_ratios(a, b, p, needed))
-        launches.append(_log_ratio(np.concatenate(a), np.concatenate(b), p))
+        ratios = _log_ratios(a, b, p, needed)
+        rounds.append(ratios)
+        launches.append(float(np.median(ratios)))
     return PairedRounds(rounds=tuple(rounds), launches=tuple(launches))
 
 

@@ -131,7 +131,7 @@ def test_the_rounds_needed_agree_with_simulation() -> None:
 
 def test_undecided_says_how_much_more_would_decide() -> None:
     rng = np.random.default_rng(11)
-    found = relative_gate(paired_rounds(blocks(rng, 5, 8, 10), times(1.04, blocks(rng, 5, 8, 10)), 0.5), 0.05, 0.05)
+    found = relative_gate(paired_rounds(blocks(rng, 5, 8, 10), times(1.05, blocks(rng, 5, 8, 10)), 0.5), 0.04, 0.05)
     assert found.outcome is Outcome.UNDECIDED
     assert found.more is not None
     assert 1 < found.more < 100
