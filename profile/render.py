@@ -37,7 +37,7 @@ def latency_view(latency: InstanceLatency) -> list[RenderableType]:
     """One row per model, with the ratio to the control paired by round."""
     control = latency.models[0].model.name
     threads = f"{latency.threads} thread{'s' if latency.threads != 1 else ''}"
-    table = new_table(f"{latency.instance} ({latency.label}, {threads}): {_what(latency)} in ms [95 %]")
+    table = new_table(f"{latency.name} ({latency.label}, {threads}): {latency.what} in ms [95 %]")
     table.add_column("model")
     for name in QUANTILES:
         table.add_column(name, justify="right")
@@ -75,10 +75,6 @@ def calibration_view(found: Calibration) -> list[RenderableType]:
     lines.append(Text("margin: the tightest max_regress that equal models keep to 4 times in 5 at alpha 5 %", style="dim"))
     lines.extend(Text(f"while calibrating: {reason}", style="yellow") for reason in found.unsteady)
     return lines
-
-
-def _what(latency: InstanceLatency) -> str:
-    return "service time" if latency.rate_per_s is None else f"latency since arrival at {latency.rate_per_s:g} requests/s"
 
 
 def _spread(values: Sequence[float]) -> str:

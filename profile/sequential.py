@@ -7,8 +7,8 @@ them multiplies a stake of 1 to at least 1 / alpha with probability alpha at mos
 coins that favour one side (Robbins 1970): `E = 2^(n+1) B(w+1, n-w+1) P(Beta(w+1, n-w+1) > 1/2)` after w of n.
 
 Rounds of one pair of processes share where their memory happens to lie. A decision therefore also needs the launches to agree: Student's t
-interval of the launches' median ratios must lie beyond the margin (Kalibera and Jones 2013: repeat where the variance is). Medians of rounds
-and not ratios of pooled quantiles, because a machine that changes between two speeds throws a pooled median from one to the other.
+interval of the launches' median ratios must lie beyond the margin (Kalibera and Jones 2013: repeat where the variance is). Not ratios of
+pooled quantiles: a machine that changes between two speeds throws a pooled median from one to the other.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def summarize(run: Run, subjects: Sequence[Subject]) -> InstanceLatency:
         treatment = run.samples.of(number)
         changes[subject.ref.name] = tuple(_change(name, paired_rounds(control, treatment, p)) for name, p in QUANTILES.items())
     return InstanceLatency(
-        instance=run.samples.instance,
+        instance=run.placement.instance.name,
         rate_per_s=run.rate_per_s,
         label=run.placement.label,
         note=run.placement.note,

@@ -53,6 +53,9 @@ class Document(StrEnum):
     sweep = "sweep"
     coldstart = "coldstart"
     batches = "batches"
+    calibration = "calibration"
+    cross_check = "cross_check"
+    explanations = "explanations"
 
 
 def wanted_outputs(

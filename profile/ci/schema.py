@@ -7,8 +7,11 @@ import inspect
 import msgspec
 
 from ..budget import BudgetFile
+from ..calibrate import Calibration
 from ..load.result import Batches, ColdStart, Load, Sweep
+from ..mlperf.result import CrossCheck
 from ..result import Comparison
+from ..trace.explanation import Explanations
 from ..trend import TrendLine
 
 _TYPES: dict[str, type[msgspec.Struct]] = {
@@ -19,6 +22,9 @@ _TYPES: dict[str, type[msgspec.Struct]] = {
     "sweep": Sweep,
     "coldstart": ColdStart,
     "batches": Batches,
+    "calibration": Calibration,
+    "cross_check": CrossCheck,
+    "explanations": Explanations,
 }
 _ABOUT = {
     "comparison": "comparison.json of a run folder, and what --json writes",
@@ -28,6 +34,9 @@ _ABOUT = {
     "sweep": "sweep.json, and what profile sweep --json writes",
     "coldstart": "coldstart.json, and what profile coldstart --json writes",
     "batches": "what profile run --batch --json writes",
+    "calibration": "what profile calibrate --json writes and the store keeps",
+    "cross_check": "what profile run --mlperf --json writes",
+    "explanations": "explanation.json of a run folder, and what profile explain --json writes",
 }
 
 

@@ -193,3 +193,15 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(
 def test_looking_whether_a_folder_can_be_written_leaves_no_trace(tmp_path: Path) -> None:
     check_folder(tmp_path / "new" / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gate_with_a_rate_is_measured_in_an_open_loop_and_named_so(make_model: MakeModel, requests: Requests, store: Store) -> None:
+    make_model("v1.0")
+    budget = parse_budget('[[gate]]\nmetric = "latency_p50"\nrate = "100/s"\nmax = "60 s"\n')
+    found = compare("v1.0", "v1.0", requests=requests, budget=budget, instances=(), seconds=0.2, launches=3, store=store, threads=1)
+    (only,) = found.instances
+    assert (only.instance, only.rate_per_s, only.name) == ("local", 100.0, "local@100/s")
+    verdict = found.candidates[0].verdict
+    assert verdict is not None
+    assert verdict.findings[0].gate == "latency_p50 max 60 s on local@100/s"
+    assert " on local@100/s (measured)" in verdict.findings[0].reason
