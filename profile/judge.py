@@ -24,7 +24,7 @@ from ..core.verdict import Finding, Outcome, Verdict, judge
 from ..quality.evaluate import PairedPart
 from .budget import LATENCY, Budget, Conditions, Gate, Max, MaxDrop, MaxRegress
 from .measure import Run
-from .sequential import FALSE_ALARM, FEWEST_LAUNCHES, paired_rounds, relative_gate, requests_per_round
+from .sequential import FALSE_ALARM, FEWEST_LAUNCHES, detectable, paired_rounds, relative_gate, requests_per_round
 from .statistics import Decision, absolute_gate, mean_gate, quantile_estimate, resampled_gate, t_interval
 
 # Percentile intervals of a mean over fewer users cover too rarely to decide on.
@@ -156,6 +156,10 @@ def _rule_latency(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
         if fewest < needed:
             why = f"needs at least {needed} requests per launch, has {fewest}"
             decision = msgspec.structs.replace(decision, why=why, more=needed / fewest)
+    elif decision.outcome is Outcome.UNDECIDED:
+        margin = detectable(paired, gate.alpha)
+        why = "these data tell no margin" if margin is None else f"these data tell margins of {margin:.1%} and more"
+        decision = msgspec.structs.replace(decision, why=why)
     return _ratio_ruling(paired.estimate(1 - 2 * gate.alpha), decision, gate, evidence.control)
 
 
