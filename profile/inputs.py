@@ -19,7 +19,7 @@ from .budget import Budget
 from .confine import limit_memory
 from .generate import requests_from_signature
 from .instance import Placement, find_instance
-from .measure import Subject
+from .measure import MOST_LAUNCHES, Subject
 from .placement import place
 from .recognise import recognise
 
@@ -30,8 +30,8 @@ def check_duration(seconds: float, launches: int) -> None:
     """Raise InputError unless something can be measured in that time."""
     if not 0 < seconds <= 24 * 3600:
         raise InputError.mismatch("--seconds", expected="more than 0 and at most a day", found=f"{seconds:g}")
-    if not 1 <= launches <= 1000:
-        raise InputError.mismatch("--launches", expected="1 to 1000", found=str(launches))
+    if not 1 <= launches <= MOST_LAUNCHES:
+        raise InputError.mismatch("--launches", expected=f"1 to {MOST_LAUNCHES}", found=str(launches))
 
 
 def load_subjects(models: Sequence[Model], store: Store) -> list[Subject]:

@@ -12,6 +12,7 @@ on the real machine, a wrong PASS an outage.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
@@ -23,7 +24,7 @@ from ..core.multiplicity import holm
 from ..core.verdict import Finding, Outcome, Verdict, judge
 from ..quality.evaluate import PairedPart
 from .budget import LATENCY, Budget, Conditions, Gate, Max, MaxDrop, MaxRegress
-from .measure import Run
+from .measure import MOST_LAUNCHES, Run
 from .sequential import FALSE_ALARM, FEWEST_LAUNCHES, detectable, paired_rounds, relative_gate, requests_per_round
 from .statistics import Decision, absolute_gate, mean_gate, quantile_estimate, resampled_gate, t_interval
 
@@ -44,7 +45,10 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Ruling(msgspec.Struct, frozen=True, kw_only=True):
-    """A decision and the sentence about it, before gates are looked at together."""
+    """A decision and the sentence about it, before gates are looked at together.
+
+    What `decision.more` multiplies: `launches` where there are any (one value each), else `measured_s` where there is any, else users.
+    """
 
     decision: Decision
     found: str
@@ -53,32 +57,39 @@ class _Ruling(msgspec.Struct, frozen=True, kw_only=True):
     tail: str = ""
     settled: bool = False
     measured_s: float = 0.0
+    launches: int = 0
 
 
 def clear(budget: Budget, evidence: Sequence[Evidence], at: Conditions) -> bool:
-    """Whether more measuring under these conditions would change no gate of any treatment."""
+    """Whether more measuring under these conditions would change no gate of any treatment.
+
+    Gates that are judged elsewhere count in Holm's correction as if their p-values were 1: a FAIL that ends the measuring stays one.
+    """
     gates = [g for g in budget.gates if g.at == at]
-    return all(all(_clear(gates, one)) for one in evidence)
+    elsewhere = Counter[str](g.level for g in budget.gates if g.at != at and (g.at is not None or g.is_quality))
+    return all(all(_clear(gates, one, elsewhere)) for one in evidence)
 
 
-def _clear(gates: Sequence[Gate], evidence: Evidence) -> Iterator[bool]:
-    for _, ruling, finding in _findings(gates, evidence):
+def _clear(gates: Sequence[Gate], evidence: Evidence, elsewhere: Mapping[str, int]) -> Iterator[bool]:
+    for _, ruling, finding in _findings(gates, evidence, elsewhere):
         yield ruling.settled or finding.outcome in (Outcome.PASS, Outcome.FAIL)
 
 
 def verdict(budget: Budget, evidence: Evidence) -> Verdict | None:
     """One finding per gate, in the budget's order."""
-    return judge(finding for _, _, finding in _findings(budget.gates, evidence))
+    return judge(finding for _, _, finding in _findings(budget.gates, evidence, {}))
 
 
-def _findings(gates: Sequence[Gate], evidence: Evidence) -> list[tuple[Gate, _Ruling, Finding]]:
+def _findings(gates: Sequence[Gate], evidence: Evidence, elsewhere: Mapping[str, int]) -> list[tuple[Gate, _Ruling, Finding]]:
+    """Every gate's finding; `elsewhere` counts further gates of a level."""
     rulings = [_rule(gate, evidence) for gate in gates]
     findings: dict[int, Finding] = {}
     for level in ("error", "warn"):
         family = {i: rulings[i] for i, gate in enumerate(gates) if gate.level == level}
         tested = {i: ruling.decision.p_fail for i, ruling in family.items() if ruling.decision.p_fail is not None}
-        adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
-        findings |= {i: _finding(gates[i], ruling, adjusted.get(i), len(tested)) for i, ruling in family.items()}
+        p_values = [*tested.values(), *[1.0] * elsewhere.get(level, 0)]
+        adjusted = dict(zip(tested, holm(p_values), strict=False))
+        findings |= {i: _finding(gates[i], ruling, adjusted.get(i), len(p_values)) for i, ruling in family.items()}
     return [(gate, rulings[i], findings[i]) for i, gate in enumerate(gates)]
 
 
@@ -96,22 +107,26 @@ def _finding(gate: Gate, ruling: _Ruling, adjusted: float | None, family: int) -
     reason = why if outcome is Outcome.INVALID or not ruling.found else f"{ruling.found} {sign} {ruling.limit}{ruling.tail}"
     if outcome is Outcome.UNDECIDED:
         reason = f"{reason}: {why}" if why and ruling.found else reason
-        reason += _more(decision.more, ruling.measured_s)
+        reason += _more(decision.more, ruling)
     elif why and outcome is not Outcome.INVALID and ruling.found:
         reason += f"; {why}"
     return Finding(outcome=outcome, gate=gate.name, reason=f"{gate.metric} {reason}", level=gate.level)
 
 
-def _more(more: float | None, measured_s: float) -> str:
-    """How much more data would decide, in words: minutes of measuring, or users."""
+def _more(more: float | None, ruling: _Ruling) -> str:
+    """How much more data would decide, in words: launches, minutes of measuring, or users."""
     if more is None or more <= 1.0:
         return ""
-    if not measured_s:
+    if ruling.launches:
+        needed = math.ceil(more * ruling.launches)
+        undecidable = "; not decidable with a reasonable number of launches"
+        return undecidable if needed > MOST_LAUNCHES else f"; about {needed} launches would decide (--launches {needed})"
+    if not ruling.measured_s:
         return "; not decidable with a reasonable number of users" if more >= 1000 else f"; about {_times(more)} the users would decide"
-    minutes = (more - 1) * measured_s / 60
+    minutes = (more - 1) * ruling.measured_s / 60
     if minutes > LONGEST_MINUTES:
         return "; not decidable with a reasonable time of measuring"
-    return f"; about {_minutes(minutes)} more of measuring would decide (--seconds {math.ceil(more * measured_s * 1.1):d})"
+    return f"; about {_minutes(minutes)} more of measuring would decide (--seconds {math.ceil(more * ruling.measured_s * 1.1):d})"
 
 
 def _times(more: float) -> str:
@@ -156,6 +171,8 @@ def _rule_latency(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
         if fewest < needed:
             why = f"needs at least {needed} requests per launch, has {fewest}"
             decision = msgspec.structs.replace(decision, why=why, more=needed / fewest)
+        elif run.planned < FEWEST_LAUNCHES:
+            decision = msgspec.structs.replace(decision, more=None)
     elif decision.outcome is Outcome.UNDECIDED:
         margin = detectable(paired, gate.alpha)
         why = "these data tell no margin" if margin is None else f"these data tell margins of {margin:.1%} and more"
@@ -203,10 +220,10 @@ def _rule_launches(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
     value, low, high = t_interval(values, 1 - 2 * gate.alpha)
     if isinstance(gate.limit, Max):
         number, interval = _number(Estimate(value=value, low=low, high=high, n=len(values), level=1 - 2 * gate.alpha), 1 / scale)
-        return _Ruling(decision=decision, found=f"{number} {unit} {interval}", limit=gate.limit.text, upper=True)
+        return _Ruling(decision=decision, found=f"{number} {unit} {interval}", limit=gate.limit.text, upper=True, launches=len(values))
     bounds = [None if v is None else math.exp(v) for v in (value, low, high)]
     ratio = Estimate(value=bounds[0], low=bounds[1], high=bounds[2], n=len(values), level=1 - 2 * gate.alpha)
-    return _ratio_ruling(ratio, decision, gate, evidence.control)
+    return msgspec.structs.replace(_ratio_ruling(ratio, decision, gate, evidence.control), launches=len(values))
 
 
 def _memory_unknown(run: Run, models: Sequence[int]) -> bool:

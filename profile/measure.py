@@ -25,7 +25,7 @@ from .load.arrivals import Poisson
 from .protocol import Ended, Ready
 from .samples import SampleBlock, Samples
 
-LAUNCHES = 8
+LAUNCHES, MOST_LAUNCHES = 8, 1000
 # Rounds are short, so that a neighbour's burst mostly lasts longer than one and hits both models; a round costs a switch between processes,
 # so they are not shorter.
 _BLOCK_S = 0.025
@@ -33,7 +33,7 @@ _LARGEST_BLOCK, _SMALLEST_BLOCK = 500, 4
 _FEWEST_ROUNDS = 2
 _OPEN_BLOCK_S = 0.5
 _PATIENCE_NS = 500_000_000
-# Of p95: how late the 99th percentile of requests may be begun by a free server.
+# Of p95, or of a limit: how late the 99th percentile of requests may be begun by a free server.
 LAG_LIMIT = 0.05
 _LARGEST_POOL, _POOL_BYTES = 1000, 256 * 2**20
 _PILOT_REQUESTS, _PILOT_S = 50, 0.3

@@ -21,8 +21,8 @@ _HELP = {
         "for latency, profile compare --explain names the operators that make it slower."
     ),
     Outcome.UNDECIDED: (
-        "UNDECIDED: neither kept nor broken for sure. Raise --seconds by what the gate's sentence asks for, run where fewer neighbours "
-        "disturb, or widen the limit; --undecided warn lets it through and says so."
+        "UNDECIDED: neither kept nor broken for sure. Raise --seconds or --launches to what the gate's sentence asks for, run where fewer "
+        "neighbours disturb, or widen the limit; --undecided warn lets it through and says so."
     ),
     Outcome.INVALID: (
         "INVALID: the machine disturbed the measurement, so it says nothing about the model. Remove the cause that is named (a CPU quota, "

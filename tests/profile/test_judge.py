@@ -9,7 +9,7 @@ from liftgate.core.artifact import ModelRef
 from liftgate.core.verdict import Finding, Outcome, Verdict
 from liftgate.profile.budget import Conditions, parse_budget
 from liftgate.profile.instance import Placement, find_instance
-from liftgate.profile.judge import Evidence, verdict
+from liftgate.profile.judge import Evidence, clear, verdict
 from liftgate.profile.measure import Launch, Run
 from liftgate.profile.protocol import Ended, Ready
 from liftgate.profile.result import Label
@@ -178,6 +178,33 @@ def test_a_marginal_failure_among_many_gates_is_undecided_and_among_many_warning
     many = judged(alone + '[[gate]]\nmetric = "latency_p50"\nmax_regress = "50%"\n' * 9, slower)
     assert many.outcome is Outcome.UNDECIDED
     assert "not after Holm's correction over 10 gates" in many.findings[0].reason
+
+
+def test_measuring_ends_only_with_a_fail_that_the_gates_of_other_conditions_leave_one() -> None:
+    run = run_of("local", factor=1.05)
+    paired = paired_rounds(run.samples.of(0), run.samples.of(1), 0.5)
+    p_values = {margin: relative_gate(paired, margin, 0.05).p_fail or 1.0 for margin in np.arange(0.04, 0.06, 0.00002).tolist()}
+    # Fails at 1 % alone; twice as much does not.
+    margin = next(m for m, p in p_values.items() if 0.006 < p < 0.009)
+    alone = f'[[gate]]\nmetric = "latency_p50"\nmax_regress = {margin:.8f}\n'
+    here = Conditions(instance="local")
+    evidence = Evidence(control=CONTROL, treatment=TREATMENT, model=1, runs={here: run}, quality=())
+    assert clear(parse_budget(alone), [evidence], here)
+    assert clear(parse_budget(alone + '[[gate]]\nmetric = "size"\nmax_regress = "50%"\n'), [evidence], here)
+    assert not clear(parse_budget(alone + '[[gate]]\nmetric = "ndcg@10"\nmax_drop = "1%"\n'), [evidence], here)
+
+
+def test_what_has_one_value_per_launch_asks_for_launches_and_not_for_seconds() -> None:
+    # 51 to 55 ms: mean 53, standard deviation 1.58; two looks: ((1.960 + 0.842) x 1.58 / 0.2)^2 = 490.5.
+    finding = only(judged('[[gate]]\nmetric = "cold_start"\nmax = "53.2 ms"\n', run_of("local")))
+    assert finding.outcome is Outcome.UNDECIDED
+    assert finding.reason.endswith("; about 491 launches would decide (--launches 491)")
+
+
+def test_two_launches_ask_for_a_third_and_not_for_seconds() -> None:
+    finding = only(judged('[[gate]]\nmetric = "latency_p50"\nmax_regress = "5%"\n', run_of("local", launches=2)))
+    assert finding.outcome is Outcome.UNDECIDED
+    assert finding.reason.endswith("needs at least 3 launches with enough requests, has 2")
 
 
 def test_too_few_requests_for_a_quantile_say_how_many_it_needs() -> None:
