@@ -59,16 +59,16 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     unsteady: tuple[str, ...]
     at: str
 
-    def tightest(self, quantile: str, alpha: float, seconds: float) -> float | None:
+    def tightest(self, quantile: str, alpha: float, seconds: float, *, launches: int = LAUNCHES) -> float | None:
         """The smallest margin that a gate with `alpha` could pass within `seconds` of measuring, as a share; None when none."""
         found = next(n for n in self.noise if n.quantile == quantile)
-        return detectable(found.paired, alpha, times=seconds / (self.seconds * self.comparisons))
+        return detectable(found.paired, alpha, times=seconds / (self.seconds * self.comparisons), launches=launches)
 
-    def seconds_for(self, quantile: str, alpha: float, margin: float, *, least: float) -> float | None:
+    def seconds_for(self, quantile: str, alpha: float, margin: float, *, least: float, launches: int = LAUNCHES) -> float | None:
         """Seconds of measuring, `least` times a power of two, that let equal models keep to `margin`; None when none would."""
         for doubling in range(_DOUBLINGS + 1):
             seconds = least * 2.0**doubling
-            if (self.tightest(quantile, alpha, seconds) or math.inf) <= margin:
+            if (self.tightest(quantile, alpha, seconds, launches=launches) or math.inf) <= margin:
                 return seconds
         return None
 
@@ -155,20 +155,22 @@ def find_calibration(store: Store, instance: str, threads: int, control: Subject
         raise InputError(str(file), f"is no calibration of this version ({error})", fix="delete it and calibrate again") from None
 
 
-def check_margins(budget: Budget, calibration: Calibration, seconds: float) -> None:
-    """Raise InputError for a relative latency gate that is tighter than what the machine can tell in `seconds` of measuring."""
+def check_margins(budget: Budget, calibration: Calibration, seconds: float, launches: int = LAUNCHES) -> None:
+    """Raise InputError for a relative latency gate that is tighter than what the machine can tell in `seconds` over `launches`."""
     at = Conditions(instance=calibration.instance)
     for number, gate in enumerate(budget.gates, start=1):
         if gate.at != at or gate.metric not in LATENCY or not isinstance(gate.limit, MaxRegress):
             continue
-        smallest = calibration.tightest(gate.metric.removeprefix("latency_"), gate.alpha, seconds)
-        if smallest is None or gate.limit.value < smallest:
-            raise _too_tight(f"{budget.source}: gate {number}", gate, gate.limit.value, calibration, smallest=smallest, seconds=seconds)
+        quantile, margin = gate.metric.removeprefix("latency_"), gate.limit.value
+        smallest = calibration.tightest(quantile, gate.alpha, seconds, launches=launches)
+        if smallest is None or margin < smallest:
+            longer = calibration.seconds_for(quantile, gate.alpha, margin, least=seconds, launches=launches)
+            raise _too_tight(f"{budget.source}: gate {number}", gate, calibration, smallest=smallest, seconds=seconds, longer=longer)
 
 
-def _too_tight(where: str, gate: Gate, margin: float, calibration: Calibration, *, smallest: float | None, seconds: float) -> InputError:
-    quantile = gate.metric.removeprefix("latency_")
-    longer = calibration.seconds_for(quantile, gate.alpha, margin, least=seconds)
+def _too_tight(
+    where: str, gate: Gate, calibration: Calibration, *, smallest: float | None, seconds: float, longer: float | None
+) -> InputError:
     apart = "no margin at all" if smallest is None else f"a margin of {smallest:.1%}"
     time = f"--seconds {longer:g} would do, or " if longer is not None else ""
     return InputError(

@@ -63,7 +63,7 @@ def compare(
     check_segments(judged, asked)
     if run_dir is not None:
         check_folder(Path(run_dir))
-    uncalibrated = _check_margins(judged, placements, subjects[0], store, seconds)
+    uncalibrated = _check_margins(judged, placements, subjects[0], store, seconds=seconds, launches=launches)
     evaluations = _evaluate_all(subjects, asked, metrics=_metrics(metrics, judged), seed=seed, store=store, progress=progress)
     runs = {
         at: measure(
@@ -133,17 +133,20 @@ def _evaluate_all(
 
 
 def _check_margins(
-    budget: Budget | None, placements: Mapping[Conditions, Placement], control: Subject, store: Store, seconds: float
+    budget: Budget | None, placements: Mapping[Conditions, Placement], control: Subject, store: Store, *, seconds: float, launches: int
 ) -> list[str]:
     """Refuse gates tighter than a calibrated machine can judge; returns the instances with relative gates that nobody calibrated."""
+    if budget is None:
+        return []
     unknown = []
-    for at, placement in placements.items() if budget is not None else ():
-        calibration = find_calibration(store, at.instance, placement.threads, control)
-        if budget is not None and calibration is not None:
-            check_margins(budget, calibration, seconds)
-        elif budget is not None and any(g.at == at and g.metric in LATENCY and isinstance(g.limit, MaxRegress) for g in budget.gates):
+    # A calibration is of service times and says nothing about queues.
+    for at in (at for at in budget.conditions if at.rate_per_s is None):
+        calibration = find_calibration(store, at.instance, placements[at].threads, control)
+        if calibration is not None:
+            check_margins(budget, calibration, seconds, launches)
+        elif any(g.at == at and g.metric in LATENCY and isinstance(g.limit, MaxRegress) for g in budget.gates):
             unknown.append(at.instance)
-    return list(dict.fromkeys(unknown))
+    return unknown
 
 
 def _enough(budget: Budget | None, subjects: Sequence[Subject], at: Conditions) -> Callable[[Run], bool] | None:

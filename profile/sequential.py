@@ -113,7 +113,8 @@ def sequential_p(wins: npt.NDArray[np.bool_]) -> float:
 def relative_gate(paired: PairedRounds, margin: float, alpha: float, false_alarm: float = FALSE_ALARM) -> Decision:
     """Is a quantile at most (1 + `margin`) times the control's: PASS is wrong at most `alpha` of the time, FAIL `false_alarm`.
 
-    `p_fail` is the larger of the sequential p-value of the rounds and the t test's of the launches. May be asked after every launch.
+    That holds by the rounds, and may be asked after every launch; the t test of the launches, taken as if it were asked once, only adds to
+    it. `p_fail` is the larger of both p-values.
     """
     limit = math.log1p(margin)
     values, launches = paired.values, np.asarray(paired.launches)
@@ -181,23 +182,35 @@ def _decides(rounds: int, share: float, alpha: float) -> bool:
     return float(log_e_value(stats.binom.ppf(1 - POWER, rounds, share), rounds)) >= -math.log(alpha)
 
 
-def detectable(paired: PairedRounds, alpha: float, *, times: float = 1.0) -> float | None:
+def detectable(paired: PairedRounds, alpha: float, *, times: float = 1.0, launches: int | None = None) -> float | None:
     """The smallest margin that equal models would keep to with 80 % power, given `times` as much data of this spread; None when none is.
 
-    From the spread of rounds around their median, made symmetric as that of equal models is, and of launches around their mean.
+    From the spread of rounds around their median, made symmetric as that of equal models is, and of launches around their mean. The data
+    come from as many `launches` as these unless said otherwise: longer ones, whose rounds tell their ratio better while the luck of their
+    processes (what varies between launches beyond what their rounds explain) stays.
     """
-    values, launches = paired.values, np.asarray(paired.launches)
-    if len(launches) < FEWEST_LAUNCHES or len(values) < FEWEST_LAUNCHES:
+    values, ratios = paired.values, np.asarray(paired.launches)
+    count = len(ratios) if launches is None else launches
+    if min(len(ratios), count, len(values)) < FEWEST_LAUNCHES:
         return None
-    around = values - np.median(values)
-    rounds, count = int(len(values) * times), max(len(launches) * times, FEWEST_LAUNCHES)
+    around, rounds = values - np.median(values), int(len(values) * times)
     share = _winning_share(rounds, alpha)
     if share is None:
         return None
     by_rounds = float(np.quantile(np.concatenate([around, -around]), share))
-    error = float(launches.std(ddof=1)) / math.sqrt(count)
+    total = float(ratios.var(ddof=1))
+    within = min(total, float(np.mean([_variance_of_median(np.asarray(d)) for d in paired.rounds])))
+    error = math.sqrt((total - within + within * count / (times * len(ratios))) / count)
     by_launches = float(stats.t.isf(alpha, count - 1) + stats.norm.ppf(POWER)) * error
     return math.expm1(max(by_rounds, by_launches))
+
+
+def _variance_of_median(values: Floats) -> float:
+    """That of a normal sample, pi / 2 times its variance by the median absolute deviation over its size; 0 for fewer than three values."""
+    if len(values) < 3:
+        return 0.0
+    deviation = 1.4826 * float(np.median(np.abs(values - np.median(values))))
+    return math.pi / 2 * deviation**2 / len(values)
 
 
 def _winning_share(rounds: int, alpha: float) -> float | None:

@@ -27,7 +27,7 @@ def calibration(model: ModelArtifact, requests: Requests, *, spread: float = 0.0
 
     def noise(quantile: str, size: float) -> QuantileNoise:
         rounds = rng.normal(0, size, (80, 20))
-        paired = PairedRounds(rounds=tuple(map(tuple, rounds.tolist())), launches=tuple(rounds.mean(axis=1).tolist()))
+        paired = PairedRounds(rounds=tuple(map(tuple, rounds.tolist())), launches=tuple(np.median(rounds, axis=1).tolist()))
         return QuantileNoise(quantile=quantile, paired=paired, alarms=0)
 
     return Calibration(

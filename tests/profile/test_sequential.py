@@ -159,6 +159,17 @@ def test_more_data_detect_less() -> None:
     assert detectable(paired, 0.05, times=0.02) is None
 
 
+def test_more_seconds_do_not_outdo_the_luck_of_processes() -> None:
+    rng = np.random.default_rng(14)
+    rounds = [rng.normal(luck, 0.01, 20) for luck in rng.normal(0, 0.02, 8)]
+    paired = PairedRounds(rounds=tuple(tuple(r.tolist()) for r in rounds), launches=tuple(float(np.median(r)) for r in rounds))
+    once, longer, more = (detectable(paired, 0.05, times=t, launches=n) for t, n in ((1, 8), (100, 8), (100, 800)))
+    assert once is not None
+    assert longer == pytest.approx(once, rel=0.05)
+    assert more is not None
+    assert more < once / 5
+
+
 def test_the_interval_of_a_ratio_covers_it_as_often_as_it_says() -> None:
     rng = np.random.default_rng(15)
     hits = 0
