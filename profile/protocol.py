@@ -72,14 +72,12 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     first_request_ns: int
 
 
-class BlockDone(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
-    """Service times in the order of the block's indices: little-endian int64 nanoseconds.
+class Scheduled(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the threads of the process waited for a CPU during what they answer, and how long they had one.
 
-    `waited_ns` is how long the threads of the process waited for a CPU during the block, `ran_ns` how long they had one; None where the
-    kernel does not tell.
+    None where the kernel does not tell.
     """
 
-    samples: bytes
     waited_ns: int | None
     ran_ns: int | None
 
@@ -89,29 +87,28 @@ class BlockDone(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
         return None if self.waited_ns is None or self.ran_ns is None else (self.waited_ns, self.ran_ns)
 
 
-class ScheduleDone(msgspec.Struct, frozen=True, kw_only=True, tag="schedule_done"):
+class BlockDone(Scheduled, frozen=True, kw_only=True, tag="done"):
+    """Service times in the order of the block's indices: little-endian int64 nanoseconds."""
+
+    samples: bytes
+
+
+class ScheduleDone(Scheduled, frozen=True, kw_only=True, tag="schedule_done"):
     """Little-endian int64 nanoseconds per answered request, in order of arrival; the requests after them were given up.
 
-    `latency` is done - due, `service` done - begun, `lag` begun - max(due, server free); `waited_ns` and `ran_ns` as in BlockDone.
+    `latency` is done - due, `service` done - begun, `lag` begun - max(due, server free).
     """
 
     latency: bytes
     service: bytes
     lag: bytes
-    waited_ns: int | None
-    ran_ns: int | None
-
-    @property
-    def wait(self) -> tuple[int, int] | None:
-        """As BlockDone's."""
-        return None if self.waited_ns is None or self.ran_ns is None else (self.waited_ns, self.ran_ns)
 
 
-class LoadgenDone(msgspec.Struct, frozen=True, kw_only=True, tag="loadgen_done"):
+class LoadgenDone(Scheduled, frozen=True, kw_only=True, tag="loadgen_done"):
     """Little-endian int64 per request, in the order in which LoadGen asked: `order` says which of the command's indices each was.
 
     In nanoseconds: `due` from the first request's scheduled time, `issue` from due until LoadGen called back, `latency` from due until it
-    was told, `service` what our clock saw of the model in between; `waited_ns` and `ran_ns` as in BlockDone.
+    was told, `service` what our clock saw of the model in between.
     """
 
     order: bytes
@@ -119,8 +116,6 @@ class LoadgenDone(msgspec.Struct, frozen=True, kw_only=True, tag="loadgen_done")
     issue: bytes
     latency: bytes
     service: bytes
-    waited_ns: int | None
-    ran_ns: int | None
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):

@@ -20,7 +20,7 @@ from ..health import disturbances, read_counters
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
 from ..instance import LOCAL
 from ..launch import WorkerHandle, aside
-from ..measure import LAUNCHES, Positions, pool_of, start_workers
+from ..measure import LAUNCHES, Launch, Positions, memory_reasons, pool_of, start_workers
 from ..result import QUANTILES
 from ..statistics import quantile_estimate
 from .conditions import conditions_of
@@ -73,6 +73,7 @@ def batches(
         check_mergeable(subjects[0].signature, pool, subjects[0].ref.name)
     positions = Positions(len(pool), rng)
     blocks: list[list[list[npt.NDArray[np.int64]]]] = [[] for _ in sizes]
+    told: list[Launch] = []
     waits: list[tuple[int, int] | None] = []
     before = read_counters(placement.cpus)
     with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
@@ -80,7 +81,7 @@ def batches(
         pool.write(file)
         for launch in range(launches):
             with ExitStack() as living:
-                (worker,), _ = start_workers(subjects, placement, store, file, living=living, rng=rng)
+                (worker,), (ready,) = start_workers(subjects, placement, store, file, living=living, rng=rng)
                 calls = [_calls(worker, positions, size) for size in sizes]
                 for mine in blocks:
                     mine.append([])
@@ -88,10 +89,10 @@ def batches(
                 for number in range(rounds):
                     for turn in rng.permutation(len(sizes)).tolist():
                         done = worker.block(tuple(positions.draw(calls[turn] * sizes[turn]).tolist()), 1, batch=sizes[turn])
-                        waits.append(None if done.waited_ns is None or done.ran_ns is None else (done.waited_ns, done.ran_ns))
+                        waits.append(done.wait)
                         blocks[turn][-1].append(np.frombuffer(done.samples, dtype="<i8").astype(np.int64))
                     progress(f"batches on {placement.instance.name}", launch * rounds + number + 1, launches * rounds)
-                worker.stop()
+                told.append(Launch(model=0, ready=ready, ended=worker.stop()))
     seen = disturbances(before, read_counters(placement.cpus), waits)
     return Batches(
         conditions=conditions_of(
@@ -99,7 +100,7 @@ def batches(
         ),
         model=subjects[0].ref,
         sizes=tuple(_size(size, mine, sizes[0], blocks[0]) for size, mine in zip(sizes, blocks, strict=True)),
-        invalid=seen.fatal + seen.shared,
+        invalid=seen.fatal + seen.shared + memory_reasons(told, subjects, placement),
     )
 
 

@@ -23,7 +23,7 @@ from ..health import disturbances, read_counters
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
 from ..instance import LOCAL
 from ..launch import WorkerHandle, aside
-from ..measure import pool_of, start_workers
+from ..measure import Launch, memory_reasons, pool_of, start_workers
 from ..protocol import Ended, Ready
 from .conditions import conditions_of
 from .page_cache import cached_share, drop, files_of
@@ -61,6 +61,7 @@ def coldstart(
     pool = pool_of(subjects, asked, rng)
     order = rng.permutation(len(pool))
     told: list[list[ColdLaunch]] = [[] for _ in subjects]
+    ends: list[Launch] = []
     waits: list[tuple[int, int] | None] = []
     before = read_counters(placement.cpus)
     with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
@@ -76,7 +77,8 @@ def coldstart(
                     (worker,), (ready,) = start_workers([subjects[model]], placement, store, file, living=living, rng=rng)
                     ns, spent = _first_requests(worker, ready, len(pool))
                     waits += spent
-                    told[model].append(_launch(ready, worker.stop(), ns, cached))
+                    ends.append(Launch(model=model, ready=ready, ended=worker.stop()))
+                    told[model].append(_launch(ready, ends[-1].ended, ns, cached))
                 progress(f"cold starts on {placement.instance.name}", launch * len(subjects) + turn + 1, launches * len(subjects))
     seen = disturbances(before, read_counters(placement.cpus), waits)
     conditions = conditions_of(
@@ -88,7 +90,7 @@ def coldstart(
         conditions=conditions,
         page_cache="cold" if cold_cache else "as it was",
         models=tuple(_summary(subject.ref, mine) for subject, mine in zip(subjects, told, strict=True)),
-        invalid=seen.fatal + seen.shared,
+        invalid=seen.fatal + seen.shared + memory_reasons(ends, subjects, placement),
     )
 
 
@@ -98,7 +100,7 @@ def _first_requests(worker: WorkerHandle, ready: Ready, pool: int) -> tuple[npt.
     count = _FEWEST
     while count > 0:
         done = worker.block(tuple((asked + i) % pool for i in range(count)), 0)
-        waits.append(None if done.waited_ns is None or done.ran_ns is None else (done.waited_ns, done.ran_ns))
+        waits.append(done.wait)
         found.append(np.frombuffer(done.samples, dtype="<i8").astype(np.int64))
         asked += count
         each_s = float(np.median(found[-1])) / 1e9

@@ -21,14 +21,14 @@ from ..health import disturbances, drift, read_counters
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
 from ..instance import LOCAL, Placement
 from ..launch import aside
-from ..measure import LAUNCHES, Launch, Positions, Subject, memory_reasons, pool_of, start_workers
+from ..measure import LAG_LIMIT, LAUNCHES, Launch, Positions, Subject, memory_reasons, pool_of, start_workers
 from ..result import QUANTILES
 from ..statistics import quantile_estimate
 from .arrivals import Arrivals, ref_of
 from .conditions import conditions_of
 from .limits import LatencyLimit, parse_limits
 from .result import Load, ModelLoad
-from .trial import LAG_LIMIT, Trial, answer, lag_ms, over_trials, overload, play, quantile, services, unsettled, utilisation
+from .trial import Trial, answer, lag_ms, over_trials, overload, play, quantile, services, unsettled, utilisation
 
 # Fewer requests than this per process say nothing, more than that do not fit a message.
 _FEWEST, _MOST = 20, 300_000

@@ -18,7 +18,7 @@ from ..health import disturbances, read_counters
 from ..inputs import Model, check_duration, load_requests, load_subjects
 from ..instance import LOCAL, Instance, Placement, Price
 from ..launch import WorkerHandle, aside
-from ..measure import Positions, Subject, pilot, pool_of, start_workers
+from ..measure import LAG_LIMIT, Launch, Positions, Subject, memory_reasons, pilot, pool_of, start_workers
 from ..result import Label
 from .arrivals import Arrivals, Poisson, ref_of
 from .conditions import conditions_of
@@ -27,7 +27,6 @@ from .load import check_servers, placed
 from .result import Answer, Cost, ModelSweep, RatePoint, Sweep
 from .search import TOLERANCE, Search
 from .trial import (
-    LAG_LIMIT,
     Trial,
     answer_of,
     lag_ms,
@@ -79,7 +78,7 @@ def sweep(
     shape = arrivals or Poisson(rate_per_s=1.0)
     lines = [_Line(subject, limits, servers, seconds, Positions(len(pool), rng)) for subject in subjects]
     before = read_counters(placement.cpus)
-    _search(lines, subjects, pool, placement, shape, seconds=seconds, rng=rng, store=store, progress=progress)
+    told = _search(lines, subjects, pool, placement, shape, seconds=seconds, rng=rng, store=store, progress=progress)
     seen = disturbances(before, read_counters(placement.cpus), [trial.wait for line in lines for trial in line.trials])
     return Sweep(
         conditions=conditions_of(
@@ -88,7 +87,7 @@ def sweep(
         arrivals=ref_of(shape),
         limits=limits,
         models=tuple(line.result(placement.instance, placement.label) for line in lines),
-        invalid=seen.fatal + seen.shared,
+        invalid=seen.fatal + seen.shared + memory_reasons(told, subjects, placement),
     )
 
 
@@ -103,15 +102,16 @@ def _search(
     rng: np.random.Generator,
     store: Store,
     progress: Progress,
-) -> None:
-    """Give every model's search one trial after another, in turns, until all are done or out of time."""
+) -> list[Launch]:
+    """Give every model's search one trial after another, in turns, until all are done or out of time; what its processes told."""
+    told: list[Launch] = []
     what, total = f"sweep on {placement.instance.name}", round(seconds * len(lines))
     with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
         file = Path(folder) / "requests.parquet"
         pool.write(file)
         while waiting := [number for number, line in enumerate(lines) if line.upcoming() is not None]:
             with ExitStack() as living:
-                workers, _ = start_workers(subjects, placement, store, file, living=living, rng=rng)
+                workers, readies = start_workers(subjects, placement, store, file, living=living, rng=rng)
                 for number in waiting:
                     lines[number].begin(workers[number], len(pool))
                 # No process tries a rate twice: what is confirmed is not one process's luck.
@@ -122,6 +122,8 @@ def _search(
                         lines[number].trial(workers[number], rate, shape, int(rng.integers(2**31)))
                         tried.add((number, rate))
                         progress(what, round(sum(min(line.spent_s, seconds) for line in lines)), total)
+                told += [Launch(model=m, ready=readies[m], ended=worker.stop()) for m, worker in enumerate(workers)]
+    return told
 
 
 class _Line:

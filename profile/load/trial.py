@@ -23,8 +23,6 @@ BATCHES = 10
 # Each schedule begins with an empty queue; the first requests find a shorter one than later ones do and are not counted.
 _FILLING = 0.05
 _WARMUP = 10
-# Of the limit (or of p95): where a server is late by more than this at p99, it is measured and not the model.
-LAG_LIMIT = 0.05
 # Of the schedule's length: how long the queue may need to empty after the last arrival before there is no steady state to speak of.
 _BACKLOG = 0.10
 # Relaxation times that a schedule must last before its quantiles are those of the steady state: with fewer, intervals of simulated M/D/1
@@ -75,8 +73,7 @@ def play(worker: WorkerHandle, requests: npt.NDArray[np.int64], due_ns: Offsets,
 def trial_of(requests: npt.NDArray[np.int64], due_ns: Offsets, done: ScheduleDone) -> Trial:
     """A worker's answer next to what it was asked."""
     latency, service, lag = (np.frombuffer(part, dtype="<i8").astype(np.int64) for part in (done.latency, done.service, done.lag))
-    wait = None if done.waited_ns is None or done.ran_ns is None else (done.waited_ns, done.ran_ns)
-    return Trial(requests=requests, due_ns=due_ns, latency_ns=latency, service_ns=service, lag_ns=lag, wait=wait)
+    return Trial(requests=requests, due_ns=due_ns, latency_ns=latency, service_ns=service, lag_ns=lag, wait=done.wait)
 
 
 def utilisation(trial: Trial, servers: int) -> float:

@@ -8,10 +8,10 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
+from ..measure import LAG_LIMIT
 from ..render import milliseconds, new_table
 from .arrivals import ArrivalsRef
 from .result import Answer, Batches, ColdStart, Conditions, Cost, Distribution, Load, ModelColdStart, ModelLoad, ModelSweep, Sweep
-from .trial import LAG_LIMIT
 
 _INVALID = "bold magenta"
 _STYLES: dict[Answer, str] = {"meets": "bold green", "misses": "bold red", "unclear": "bold yellow", "invalid": _INVALID}

@@ -35,8 +35,7 @@ class LoadgenBlock(msgspec.Struct, frozen=True, kw_only=True):
             np.frombuffer(part, dtype="<i8").astype(np.int64) for part in (done.order, done.due, done.issue, done.latency, done.service)
         )
         order, due, issue, latency, service = arrays
-        wait = None if done.waited_ns is None or done.ran_ns is None else (done.waited_ns, done.ran_ns)
-        return cls(order=order, due_ns=due, issue_ns=issue, latency_ns=latency, service_ns=service, wait=wait)
+        return cls(order=order, due_ns=due, issue_ns=issue, latency_ns=latency, service_ns=service, wait=done.wait)
 
     @property
     def callback_ns(self) -> Nanoseconds:
@@ -61,14 +60,12 @@ class OurBlock(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of_block(cls, done: BlockDone) -> OurBlock:
-        wait = None if done.waited_ns is None or done.ran_ns is None else (done.waited_ns, done.ran_ns)
-        return cls(latency_ns=np.frombuffer(done.samples, dtype="<i8").astype(np.int64), late_ns=None, wait=wait)
+        return cls(latency_ns=np.frombuffer(done.samples, dtype="<i8").astype(np.int64), late_ns=None, wait=done.wait)
 
     @classmethod
     def of_schedule(cls, done: ScheduleDone) -> OurBlock:
         latency, late = (np.frombuffer(part, dtype="<i8").astype(np.int64) for part in (done.latency, done.lag))
-        wait = None if done.waited_ns is None or done.ran_ns is None else (done.waited_ns, done.ran_ns)
-        return cls(latency_ns=latency, late_ns=late, wait=wait)
+        return cls(latency_ns=latency, late_ns=late, wait=done.wait)
 
 
 Round = tuple[LoadgenBlock, OurBlock]
