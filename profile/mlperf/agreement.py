@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core.estimate import Estimate
+from ...core.multiplicity import holm
 from ..samples import Nanoseconds
 from .result import PERCENTILES, Answer
 
@@ -56,9 +57,9 @@ def compare_pairs(pairs: Sequence[Pair], rng: np.random.Generator) -> dict[str, 
     p_values = (1 + np.count_nonzero(np.abs(swapped) >= np.abs(found) - 1e-12, axis=0)) / (_DRAWS + 1)
     low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
     answers = {}
-    for name, ratio, down, up, p in zip(PERCENTILES, np.exp(found), low, high, holm(p_values), strict=True):
+    for name, ratio, down, up, p in zip(PERCENTILES, np.exp(found), low, high, holm(p_values.tolist()), strict=True):
         estimate = Estimate(value=float(ratio), low=float(down), high=float(up), n=rounds)
-        answers[name] = Compared(ratio=estimate, p_value=float(p), answer=answer_of(estimate, float(p)))
+        answers[name] = Compared(ratio=estimate, p_value=p, answer=answer_of(estimate, p))
     return answers
 
 
@@ -78,15 +79,6 @@ def answer_of(ratio: Estimate, p_value: float) -> Answer:
         return "differ"
     narrow = ratio.low is not None and ratio.high is not None and ratio.low >= 1 / (1 + TOLERANCE) and ratio.high <= 1 + TOLERANCE
     return "agree" if narrow else "unclear"
-
-
-def holm(p_values: Floats) -> Floats:
-    """Adjusted p-values (Holm 1979), in the order given."""
-    order = np.argsort(p_values)
-    stepped = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
-    adjusted = np.empty_like(p_values)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
 
 
 class _Pooled:

@@ -111,7 +111,6 @@ def cross_check(
     pool = pool_of(subjects, asked, rng)
     before = read_counters(placement.cpus)
     with TemporaryDirectory(prefix="liftgate-") as name, confined(placement) as confinement, aside(placement.cpus):
-        placement = confinement.placement
         pool.write(Path(name) / "requests.parquet")
         start = _Start(
             subject=subjects[0],

@@ -63,7 +63,6 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     queries: int
     percentiles_ns: dict[str, int]
-    early_stopping_met: bool
     early_stopping: str
     early_stopping_ns: int | None
 
@@ -189,7 +188,6 @@ def read_judgement(path: Path) -> Judgement:
         reasons=reasons,
         queries=count("result_query_count"),
         percentiles_ns=named,
-        early_stopping_met=not any("early-stopping" in reason for reason in reasons),
         early_stopping=_sentences(text("early_stopping_result")),
         early_stopping_ns=count("early_stopping_latency_ss") or None,
     )

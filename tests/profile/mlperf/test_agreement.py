@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from liftgate.core.estimate import Estimate
 from liftgate.profile.mlperf import agreement
-from liftgate.profile.mlperf.agreement import Pair, answer_of, compare_pairs, holm
+from liftgate.profile.mlperf.agreement import Pair, answer_of, compare_pairs
 
 
 def drifting_pairs(seed: int, *, rounds: int = 16, requests: int = 60, slower: float = 1.0) -> list[Pair]:
@@ -59,8 +59,3 @@ def test_little_seen_is_unclear_and_not_agreement() -> None:
     assert answer_of(wide, 0.9) == "unclear"
     assert answer_of(wide, 0.04) == "differ"
     assert answer_of(Estimate(value=1.0, low=0.9, high=1.2, n=4), 0.9) == "agree"
-
-
-def test_holm_multiplies_by_the_hypotheses_left() -> None:
-    # 0.01 x 4, max(0.04, 0.02 x 3), max(0.06, 0.04 x 2), max(0.08, 0.5 x 1)
-    assert holm(np.array([0.04, 0.01, 0.5, 0.02])) == pytest.approx([0.08, 0.04, 0.5, 0.06])

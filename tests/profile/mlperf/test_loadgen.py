@@ -85,7 +85,7 @@ def test_what_was_not_satisfied_is_why_loadgen_says_invalid(tmp_path: Path) -> N
     }
     (tmp_path / "detail").write_text("".join(FACT.format(key, value) for key, value in facts.items()))
     found = read_judgement(tmp_path / "detail")
-    assert (found.valid, found.early_stopping_met, found.early_stopping_ns) == (False, False, None)
+    assert (found.valid, found.early_stopping_ns) == (False, None)
     assert found.reasons == ("the target latency was not met", "too few queries for its early-stopping criterion")
     assert found.percentiles_ns == {"p99": 2_500_000, "p99.9": 3_500_000}
     assert found.early_stopping == "Run unsuccessful; Processed 300 queries"
