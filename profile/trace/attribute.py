@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from ...core.estimate import Estimate
+from ..sequential import FEWEST_LAUNCHES
 from .explanation import Change, Direction, Status, Step, Tail, TailPart
 from .matching import Pair, match_nodes
 from .nodes import Node
@@ -155,7 +156,8 @@ class _Means:
         by_round = sign * (self._by_round[:, treatment] - self._by_round[:, control])
         by_launch = sign * (self._by_launch[:, treatment] - self._by_launch[:, control])
         material = bool(by_round.mean() >= _MATERIAL * self._values[0])
-        return material and _positive(by_round, _ALPHA / tests) and _positive(by_launch, _LAUNCH_ALPHA)
+        agreed = len(by_launch) >= FEWEST_LAUNCHES and _positive(by_launch, _LAUNCH_ALPHA)
+        return material and agreed and _positive(by_round, _ALPHA / tests)
 
     def change(self, row: _Row, control: int, treatment: int, direction: Direction, *, tests: int) -> Change:
         status: Status = "new" if not row.control else "removed" if not row.treatment else "both"

@@ -133,6 +133,7 @@ def explain_command(
     from ..run_folder import check_folder  # noqa: PLC0415
     from .explain import explain  # noqa: PLC0415
     from .explain_view import explanation_view  # noqa: PLC0415
+    from .explanation import Explanations  # noqa: PLC0415
 
     check_json(json_path)
     if out is not None:
@@ -152,7 +153,7 @@ def explain_command(
         )
     open_console(json_path).print(explanation_view(found))
     _write_explanations([found], out)
-    write_json(found, json_path)
+    write_json(Explanations(explanations=(found,)), json_path)
 
 
 def explain_treatments(

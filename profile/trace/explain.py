@@ -21,6 +21,7 @@ from ..inputs import Model, check_duration, load_placements, load_requests, load
 from ..instance import LOCAL, Placement
 from ..launch import WORKER, WorkerHandle, aside
 from ..measure import Positions, Subject, pilot, pool_of
+from ..sequential import FEWEST_LAUNCHES
 from .attribute import OUTSIDE, Attribution, Paired, attribute, middle
 from .explanation import Change, Explanation, Unprofiled
 from .nodes import read_worker_trace
@@ -252,8 +253,9 @@ def _notes(found: Attribution, paired: Paired, asked: Requests) -> tuple[str, ..
     lost = paired.control.lost + paired.treatment.lost
     if lost:
         notes.append(f"a profiler was full: {lost} requests have no node times")
-    if len(np.unique(paired.launch)) < 3:
-        notes.append("fewer than 3 launches cannot tell a slower model from a slower process: nothing is named; raise --launches")
+    if len(np.unique(paired.launch)) < FEWEST_LAUNCHES:
+        why = "cannot tell a slower model from a slower process"
+        notes.append(f"fewer than {FEWEST_LAUNCHES} launches {why}: nothing is named; raise --launches")
     if found.rounds < 20:
         notes.append(f"only {found.rounds} rounds: raise the seconds for narrower intervals")
     return tuple(notes)

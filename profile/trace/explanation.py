@@ -21,8 +21,8 @@ Status = Literal["both", "new", "removed"]
 class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A node, all nodes of an operator, or what is outside nodes: µs per request in both models (None: not in that one).
 
-    `share` is of the whole difference, None where there is none to share. `stands_out` says that it surely makes the treatment slower: by
-    the interval corrected for how many are looked at, in every launch, and by 2 % of the control's time at least. `matched` says how a
+    `share` is of the whole difference, None where there is none to share. `stands_out` says that it surely has its part in that: over
+    rounds, corrected for how many are looked at, over launches, and by 2 % of the control's time at least. `matched` says how a
     node was found in the other model. `nodes` counts them in control and treatment.
     """
 
