@@ -99,9 +99,9 @@ class Legacy(msgspec.Struct, frozen=True):
         return (self.memory,) if self.cpuset is None else (self.memory, self.cpuset)
 
     def make(self, name: str, limits: Limits) -> None:
-        for folder in self.folders:
-            (folder / name).mkdir()
         try:
+            for folder in self.folders:
+                (folder / name).mkdir()
             _write(self.memory / name / "memory.limit_in_bytes", limits.memory_bytes)
             swap = self.memory / name / "memory.memsw.limit_in_bytes"
             if swap.exists():

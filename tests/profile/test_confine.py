@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from liftgate.core.errors import InputError, RunFailed
 from liftgate.core.gpu import GpuFacts
-from liftgate.profile.cgroups import Legacy, Unified, find_hierarchy
+from liftgate.profile.cgroups import Legacy, Limits, Unified, find_hierarchy
 from liftgate.profile.confine import Confinement, confined, limit_memory
 from liftgate.profile.instance import Placement, find_instance
 from liftgate.profile.launch import WorkerHandle
@@ -165,6 +165,13 @@ def test_every_worker_gets_the_instances_memory_no_swap_and_its_cpus_in_v1(v1: K
         ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"), LIMIT
     )
     assert (written["cpuset.cpus"], written["cpuset.mems"], written["cgroup.procs"]) == ("0", "0", "4321")
+    assert v1.left() == []
+
+
+def test_a_group_that_can_be_made_in_only_one_of_two_hierarchies_is_removed_in_v1(v1: Kernel) -> None:
+    hierarchy = Legacy(v1.top / "memory/jobs", v1.top / "gone")
+    with pytest.raises(FileNotFoundError):
+        hierarchy.make("liftgate-1-1-1", Limits(memory_bytes=2**30, cpus=(0,)))
     assert v1.left() == []
 
 
