@@ -1,7 +1,7 @@
 """From measurements and a budget to findings: every gate's outcome with its reason.
 
-Relative latency gates are sequential tests on paired rounds (`sequential.py`) and may be asked after every launch. Whatever else is judged
-from launches is looked at three times at most, after planned numbers of launches, each time with a third of its alpha (Bonferroni).
+What is measured in launches is looked at three times at most, after planned numbers of them, each time with a third of its alpha
+(Bonferroni); only the rounds' part of relative latency gates may be asked at any time (`sequential.py`).
 
 PASS needs every gate to pass, so it needs no correction; FAIL of any gate decides, so p-values of failing are Holm-adjusted over the gates
 of a level: warnings decide nothing, so they must not make errors harder to see.
@@ -162,10 +162,16 @@ def _rule_latency(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
     if isinstance(gate.limit, Max):
         limit_ms = gate.limit.value
         estimate = quantile_estimate(treatment, p, 1 - 2 * gate.alpha)
-        decision = _looked(run, gate.alpha, lambda launches, alpha: absolute_gate(treatment[:launches], p, limit_ms, alpha))
+        decision = _looked(run, lambda done, looks: _corrected(absolute_gate(treatment[:done], p, limit_ms, gate.alpha / looks), looks))
         return _Ruling(decision=decision, found=_ms(estimate), limit=gate.limit.text, upper=True)
-    paired = paired_rounds(run.samples.of(0), treatment, p)
-    decision = relative_gate(paired, gate.limit.value, gate.alpha, _false_alarm(gate))
+    control, margin = run.samples.of(0), gate.limit.value
+
+    def asked(done: int, looks: int) -> Decision:
+        so_far = paired_rounds(control[:done], treatment[:done], p)
+        return relative_gate(so_far, margin, gate.alpha, _false_alarm(gate), looks=looks)
+
+    paired = paired_rounds(control, treatment, p)
+    decision = _looked(run, asked)
     if len(paired.launches) < FEWEST_LAUNCHES:
         needed, fewest = requests_per_round(p), min(sum(map(len, launch)) for launch in treatment)
         if fewest < needed:
@@ -174,31 +180,35 @@ def _rule_latency(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
         elif run.planned < FEWEST_LAUNCHES:
             decision = msgspec.structs.replace(decision, more=None)
     elif decision.outcome is Outcome.UNDECIDED:
-        margin = detectable(paired, gate.alpha)
-        why = "these data tell no margin" if margin is None else f"these data tell margins of {margin:.1%} and more"
+        told = detectable(paired, gate.alpha)
+        why = "these data tell no margin" if told is None else f"these data tell margins of {told:.1%} and more"
+        why += ", and more time would not help" if decision.more is None else ""
         decision = msgspec.structs.replace(decision, why=why)
     return _ratio_ruling(paired.estimate(1 - 2 * gate.alpha), decision, gate, evidence.control)
 
 
 def looks(planned: int) -> tuple[int, ...]:
-    """After how many of `planned` launches what is not sequential may be looked at."""
+    """After how many of `planned` launches gates are looked at."""
     return tuple(sorted({min(FEWEST_LAUNCHES, planned), math.ceil(0.6 * planned), planned}))
 
 
-def _looked(run: Run, alpha: float, decide: Callable[[int, float], Decision]) -> Decision:
-    """The first look that decides, else the last one; each has its share of `alpha`, and its p-value is multiplied accordingly."""
+def _looked(run: Run, decide: Callable[[int, int], Decision]) -> Decision:
+    """The first look that decides, else the last one; `decide` gets the launches of a look, and how many looks to correct for."""
     points = looks(run.planned)
     done = len({b.launch for b in run.samples.blocks})
     decision = Decision(outcome=Outcome.UNDECIDED, p_fail=None, more=points[0] / done, why=f"is first looked at after {points[0]} launches")
     for point in points:
         if point > done:
             break
-        decision = decide(point, alpha / len(points))
-        if decision.p_fail is not None:
-            decision = msgspec.structs.replace(decision, p_fail=min(1.0, decision.p_fail * len(points)))
+        decision = decide(point, len(points))
         if decision.outcome in (Outcome.PASS, Outcome.FAIL):
             break
     return decision
+
+
+def _corrected(decision: Decision, looks: int) -> Decision:
+    """Bonferroni: a p-value that is looked at several times, each time with its share of alpha."""
+    return decision if decision.p_fail is None else msgspec.structs.replace(decision, p_fail=min(1.0, decision.p_fail * looks))
 
 
 def _rule_launches(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
@@ -216,7 +226,7 @@ def _rule_launches(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
     if len(values) < FEWEST_LAUNCHES:
         decision = Decision(outcome=Outcome.UNDECIDED, p_fail=None, why=f"needs at least {FEWEST_LAUNCHES} launches, has {len(values)}")
     else:
-        decision = _looked(run, gate.alpha, lambda launches, alpha: mean_gate(values[:launches], limit, alpha))
+        decision = _looked(run, lambda done, looks: _corrected(mean_gate(values[:done], limit, gate.alpha / looks), looks))
     value, low, high = t_interval(values, 1 - 2 * gate.alpha)
     if isinstance(gate.limit, Max):
         number, interval = _number(Estimate(value=value, low=low, high=high, n=len(values), level=1 - 2 * gate.alpha), 1 / scale)

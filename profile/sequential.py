@@ -110,24 +110,24 @@ def sequential_p(wins: npt.NDArray[np.bool_]) -> float:
     return math.exp(-max(best, 0.0))
 
 
-def relative_gate(paired: PairedRounds, margin: float, alpha: float, false_alarm: float = FALSE_ALARM) -> Decision:
+def relative_gate(paired: PairedRounds, margin: float, alpha: float, false_alarm: float = FALSE_ALARM, *, looks: int = 1) -> Decision:
     """Is a quantile at most (1 + `margin`) times the control's: PASS is wrong at most `alpha` of the time, FAIL `false_alarm`.
 
-    That holds by the rounds, and may be asked after every launch; the t test of the launches, taken as if it were asked once, only adds to
-    it. `p_fail` is the larger of both p-values.
+    The rounds' test may be asked at any time; the t test of the launches is Bonferroni-corrected for how many `looks` are planned in all.
+    `p_fail` is the larger of both p-values.
     """
     limit = math.log1p(margin)
     values, launches = paired.values, np.asarray(paired.launches)
     if len(launches) < FEWEST_LAUNCHES:
         why = f"needs at least {FEWEST_LAUNCHES} launches with enough requests, has {len(launches)}"
         return Decision(outcome=Outcome.UNDECIDED, p_fail=None, more=FEWEST_LAUNCHES / max(1, len(launches)), why=why)
-    p_fail = max(sequential_p(values > limit), _launches_p(launches - limit))
-    p_pass = max(sequential_p(values < limit), _launches_p(limit - launches))
+    p_fail = max(sequential_p(values > limit), min(1.0, looks * _launches_p(launches - limit)))
+    p_pass = max(sequential_p(values < limit), min(1.0, looks * _launches_p(limit - launches)))
     if p_pass < alpha:
         return Decision(outcome=Outcome.PASS, p_fail=p_fail)
     if p_fail < false_alarm:
         return Decision(outcome=Outcome.FAIL, p_fail=p_fail)
-    return Decision(outcome=Outcome.UNDECIDED, p_fail=p_fail, more=_more(values, launches, limit, alpha, false_alarm))
+    return Decision(outcome=Outcome.UNDECIDED, p_fail=p_fail, more=_more(paired, limit, alpha / looks, false_alarm / looks))
 
 
 def direction(paired: PairedRounds, false_alarm: float = FALSE_ALARM) -> Direction:
@@ -150,16 +150,27 @@ def _launches_p(above: Floats) -> float:
     return float(stats.t.sf(mean / (deviation / math.sqrt(len(above))), len(above) - 1))
 
 
-def _more(values: Floats, launches: Floats, limit: float, alpha: float, false_alarm: float) -> float | None:
-    """How many times these data would decide if the rest were like them; None when they lie at the limit as far as anybody can tell."""
+def _more(paired: PairedRounds, limit: float, alpha: float, false_alarm: float) -> float | None:
+    """How many times the time of these launches would decide if the rest were like them; None when no time would.
+
+    That is when they lie at the limit as far as anybody can tell, or when the luck of processes, which time does not change, hides the gap.
+    """
+    values, launches = paired.values, np.asarray(paired.launches)
     below = float((values < limit).mean())
     wins, level = (below, alpha) if below > 0.5 else (float((values > limit).mean()), false_alarm)
     rounds = needed_rounds(wins, level)
-    gap, deviation = abs(float(launches.mean()) - limit), float(launches.std(ddof=1))
-    if rounds is None or gap == 0:
+    luck, within = _variances(paired)
+    tolerable = len(launches) * ((float(launches.mean()) - limit) / float(stats.norm.isf(level) + stats.norm.ppf(POWER))) ** 2 - luck
+    if rounds is None or tolerable <= 0:
         return None
-    fitting = ((stats.norm.isf(level) + stats.norm.ppf(POWER)) * deviation / gap) ** 2
-    return max(1.0, rounds / len(values), float(fitting) / len(launches))
+    return max(1.0, rounds / len(values), within / tolerable)
+
+
+def _variances(paired: PairedRounds) -> tuple[float, float]:
+    """Of launches' median ratios: between processes (their luck), and by what the rounds within a launch cannot tell."""
+    total = float(np.var(paired.launches, ddof=1))
+    within = min(total, float(np.mean([_variance_of_median(np.asarray(d)) for d in paired.rounds])))
+    return total - within, within
 
 
 def needed_rounds(share: float, alpha: float) -> int | None:
@@ -198,9 +209,8 @@ def detectable(paired: PairedRounds, alpha: float, *, times: float = 1.0, launch
     if share is None:
         return None
     by_rounds = float(np.quantile(np.concatenate([around, -around]), share))
-    total = float(ratios.var(ddof=1))
-    within = min(total, float(np.mean([_variance_of_median(np.asarray(d)) for d in paired.rounds])))
-    error = math.sqrt((total - within + within * count / (times * len(ratios))) / count)
+    luck, within = _variances(paired)
+    error = math.sqrt((luck + within * count / (times * len(ratios))) / count)
     by_launches = float(stats.t.isf(alpha, count - 1) + stats.norm.ppf(POWER)) * error
     return math.expm1(max(by_rounds, by_launches))
 
