@@ -7,12 +7,10 @@ from pathlib import Path
 
 from ...core.store import Store
 from ..environment import CHECKOUT
-from ..ranker import make_model, make_requests
 from . import cases, coverage, overhead, real_noise
+from .ranker import model_and_requests
 
 LOG = CHECKOUT / ".bench" / "measure" / "answers.jsonl"
-# About a millisecond per request on one thread of the machine in docs/benchmarks.md.
-WIDTH, REQUESTS = 64, 64
 REPEATS = {"equal, neighbour": 200}
 _USUAL_REPEATS = 40
 PARTS = ("noise", "coverage", "overhead", *(case.name for case in cases.CASES))
@@ -24,7 +22,7 @@ def run(store: Store) -> list[str]:
     unknown = sorted(set(named) - set(PARTS))
     if unknown:
         raise SystemExit(f"unknown parts of measure: {', '.join(unknown)}; known: {'; '.join(PARTS)}")
-    model, requests = make_model("bench-measure", WIDTH, store), make_requests(REQUESTS)
+    model, requests = model_and_requests(store)
     LOG.parent.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     if "overhead" in named:
