@@ -13,7 +13,7 @@ from ..core.config import parse_toml, read_toml
 from ..core.errors import InputError, UnknownName
 from ..core.units import Dimension, parse_quantity
 from ..quality.metrics import parse_metric
-from .instance import LOCAL, find_instance
+from .machines.instance import LOCAL, find_instance
 from .result import QUANTILES
 
 MOST_PER_S = 1e6

@@ -286,9 +286,9 @@ def instances_command(
     json_path: JsonOption = None,
 ) -> None:
     """List the instances that models can be measured for, and what this machine can do about each."""
-    from .catalogue import instance_view, instances_view, standing, standings  # noqa: PLC0415
-    from .instance import find_instance, instances  # noqa: PLC0415
-    from .recognise import recognise  # noqa: PLC0415
+    from .machines.catalogue import instance_view, instances_view, standing, standings  # noqa: PLC0415
+    from .machines.instance import find_instance, instances  # noqa: PLC0415
+    from .machines.recognise import recognise  # noqa: PLC0415
 
     check_json(json_path)
     here = recognise(ask=ask_metadata)

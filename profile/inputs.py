@@ -16,12 +16,12 @@ from ..core.signature import InputSpec, Signature
 from ..core.store import Store
 from ..runtime.session import SessionSettings, open_session
 from .budget import Budget
-from .confine import limit_memory
 from .generate import requests_from_signature
-from .instance import Placement, find_instance
+from .machines.confine import limit_memory
+from .machines.instance import Placement, find_instance
+from .machines.placement import place
+from .machines.recognise import recognise
 from .measure import MOST_LAUNCHES, Subject
-from .placement import place
-from .recognise import recognise
 
 Model = str | Path | ModelArtifact
 

@@ -9,7 +9,7 @@ from ..core.progress import Progress, silent
 from ..core.requests import Requests
 from ..core.store import Store
 from .inputs import Model, check_duration, load_placements, load_requests, load_subjects
-from .instance import LOCAL
+from .machines.instance import LOCAL
 from .measure import LAUNCHES, measure
 from .result import InstanceLatency
 from .summary import summarize

@@ -15,7 +15,7 @@ import msgspec
 
 from ..core.errors import InputError, RunFailed
 from ..core.session_defaults import Device
-from .confine import Cell, Confinement
+from .machines.confine import Cell, Confinement
 from .protocol import Answer, Block, BlockDone, Command, Ended, Open, Ready, Refused, Schedule, ScheduleDone, Stop
 
 A = TypeVar("A", bound=Answer)

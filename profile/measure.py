@@ -16,12 +16,12 @@ from ..core.progress import Progress, silent
 from ..core.requests import Requests
 from ..core.signature import Signature
 from ..core.store import Store
+from .arrivals import Poisson
 from .budget import Conditions
-from .confine import confined
 from .health import disturbances, drift, read_counters
-from .instance import Placement
 from .launch import WORKER, WorkerHandle, aside
-from .load.arrivals import Poisson
+from .machines.confine import confined
+from .machines.instance import Placement
 from .protocol import Ended, Ready
 from .samples import SampleBlock, Samples
 

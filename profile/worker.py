@@ -21,9 +21,9 @@ from ..core.errors import LiftgateError
 from ..core.requests import Requests
 from ..core.store import Store
 from ..runtime.session import Session, SessionSettings, import_runtime, open_file, open_session
-from .load.merge import merged
-from .load.replay import replay, wake_promptly
+from .merge import merged
 from .protocol import Answer, Block, BlockDone, Command, Ended, Loadgen, LoadgenDone, Open, Ready, Refused, Schedule, ScheduleDone
+from .replay import replay, wake_promptly
 
 _PROCESS = Path("/proc/self")
 
@@ -84,7 +84,7 @@ class Worker:
         return BlockDone(samples=samples.tobytes(), waited_ns=waited, ran_ns=ran)
 
     def schedule(self, command: Schedule) -> ScheduleDone:
-        """Answer requests at the times they are due (`load/replay.py`)."""
+        """Answer requests at the times they are due (`replay.py`)."""
         feeds = [self.feeds[i] for i in command.indices]
         for feed in feeds[: command.warmup]:
             self.session.run(feed)

@@ -15,7 +15,7 @@ from liftgate.core.errors import RefusedStep
 from liftgate.core.signature import InputSpec, OutputSpec, Signature
 from liftgate.optimize.context import StepContext
 from liftgate.optimize.samples import from_signature
-from liftgate.profile.instance import Instance
+from liftgate.profile.machines.instance import Instance
 from liftgate.quality.metrics import Ranking
 
 ROOT = Path(__file__).resolve().parent.parent

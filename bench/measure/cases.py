@@ -56,7 +56,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 CASES = (
-    Case(name="equal, neighbour", gates={"p50": "5%", "p95": "5%", "p99": "5%"}, slowed_by=0.0, noisy=True, seconds=4.0, launches=5),
+    Case(name="equal, neighbour", gates={"p50": "5%", "p95": "5%", "p99": "5%"}, slowed_by=0.0, noisy=True, seconds=3.0, launches=3),
     Case(name="equal, p50 only", gates={"p50": "5%"}, slowed_by=0.0, noisy=False, seconds=20.0),
     Case(name="equal, p50 only, neighbour", gates={"p50": "5%"}, slowed_by=0.0, noisy=True, seconds=20.0),
     Case(name="5 % slower, p50", gates={"p50": "2%"}, slowed_by=0.05, noisy=False, seconds=20.0),

@@ -18,13 +18,13 @@ from ...core.requests import Requests
 from ...core.store import Store
 from ..health import disturbances, read_counters
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
-from ..instance import LOCAL
 from ..launch import WorkerHandle, aside
+from ..machines.instance import LOCAL
 from ..measure import LAUNCHES, Launch, Positions, memory_reasons, pool_of, start_workers
+from ..merge import check_mergeable
 from ..result import QUANTILES
 from ..statistics import quantile_estimate
 from .conditions import conditions_of
-from .merge import check_mergeable
 from .result import Batches, BatchSize
 from .trial import over_trials
 

@@ -53,7 +53,7 @@ def load_command(
     json_path: JsonOption = None,
 ) -> None:
     """Latency under open-loop load: requests come at random or as recorded, and wait when the model is busy."""
-    from .arrivals import arrivals_of  # noqa: PLC0415 - --help must not wait for pyarrow and scipy
+    from ..arrivals import arrivals_of  # noqa: PLC0415 - --help must not wait for pyarrow and scipy
     from .files import write_load  # noqa: PLC0415
     from .load import load  # noqa: PLC0415
     from .view import load_view  # noqa: PLC0415
@@ -101,7 +101,7 @@ def sweep_command(
     """The highest rate at which a model keeps its latency limits, and what a million requests cost there."""
     from ...core.files import write_atomically  # noqa: PLC0415 - --help must not wait for pyarrow and scipy
     from ...reports.sweep_figure import sweep_svg  # noqa: PLC0415
-    from .arrivals import arrivals_of  # noqa: PLC0415
+    from ..arrivals import arrivals_of  # noqa: PLC0415
     from .files import PLOT_FILE, SWEEP_FILE, write_result  # noqa: PLC0415
     from .sweep import sweep  # noqa: PLC0415
     from .view import sweep_view  # noqa: PLC0415

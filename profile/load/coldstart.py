@@ -21,8 +21,8 @@ from ...core.requests import Requests
 from ...core.store import Store
 from ..health import disturbances, read_counters
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
-from ..instance import LOCAL
 from ..launch import WorkerHandle, aside
+from ..machines.instance import LOCAL
 from ..measure import Launch, memory_reasons, pool_of, start_workers
 from ..protocol import Ended, Ready
 from .conditions import conditions_of

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from ...core.machine import this_machine, tool_versions
 from ...core.requests import Requests
-from ..instance import Placement
+from ..machines.instance import Placement
 from ..measure import Subject
 from .result import Conditions, distribution
 

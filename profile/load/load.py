@@ -17,14 +17,14 @@ from ...core.errors import InputError
 from ...core.progress import Progress, silent
 from ...core.requests import Requests
 from ...core.store import Store
+from ..arrivals import Arrivals, ref_of
 from ..health import disturbances, drift, read_counters
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
-from ..instance import LOCAL, Placement
 from ..launch import aside
+from ..machines.instance import LOCAL, Placement
 from ..measure import LAG_LIMIT, LAUNCHES, Launch, Positions, Subject, memory_reasons, pool_of, start_workers
 from ..result import QUANTILES
 from ..statistics import quantile_estimate
-from .arrivals import Arrivals, ref_of
 from .conditions import conditions_of
 from .limits import LatencyLimit, parse_limits
 from .result import Load, ModelLoad

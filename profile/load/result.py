@@ -12,8 +12,8 @@ from ...core.artifact import ModelRef
 from ...core.estimate import Estimate
 from ...core.machine import Machine
 from ...core.requests import RequestsRef
+from ..arrivals import ArrivalsRef
 from ..result import Label
-from .arrivals import ArrivalsRef
 from .limits import LatencyLimit
 
 Answer = Literal["meets", "misses", "unclear", "invalid"]

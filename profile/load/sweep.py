@@ -14,13 +14,13 @@ import numpy as np
 from ...core.progress import Progress, silent
 from ...core.requests import Requests
 from ...core.store import Store
+from ..arrivals import Arrivals, Poisson, ref_of
 from ..health import disturbances, read_counters
 from ..inputs import Model, check_duration, load_requests, load_subjects
-from ..instance import LOCAL, Instance, Placement, Price
 from ..launch import WorkerHandle, aside
+from ..machines.instance import LOCAL, Instance, Placement, Price
 from ..measure import LAG_LIMIT, Launch, Positions, Subject, memory_reasons, pilot, pool_of, start_workers
 from ..result import Label
-from .arrivals import Arrivals, Poisson, ref_of
 from .conditions import conditions_of
 from .limits import LatencyLimit, parse_limits
 from .load import check_servers, placed

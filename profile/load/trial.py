@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from ...core.estimate import Estimate
 from ...core.verdict import Outcome
+from ..arrivals import Offsets
 from ..launch import WorkerHandle
 from ..protocol import ScheduleDone
 from ..statistics import Launches, absolute_gate, quantile_estimate, t_interval
-from .arrivals import Offsets
 from .limits import LatencyLimit
 from .result import Answer, LimitAnswer
 

@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
+from ..arrivals import ArrivalsRef
 from ..measure import LAG_LIMIT
 from ..render import milliseconds, new_table
-from .arrivals import ArrivalsRef
 from .result import Answer, Batches, ColdStart, Conditions, Cost, Distribution, Load, ModelColdStart, ModelLoad, ModelSweep, Sweep
 
 _INVALID = "bold magenta"

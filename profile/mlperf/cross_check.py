@@ -22,14 +22,14 @@ from ...core.errors import InputError
 from ...core.progress import Progress, silent
 from ...core.requests import Requests
 from ...core.store import Store
-from ..confine import Confinement, confined
+from ..arrivals import check_rate
 from ..health import disturbances, read_counters
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
-from ..instance import LOCAL
 from ..launch import WorkerHandle, aside
-from ..load.arrivals import check_rate
 from ..load.conditions import conditions_of
 from ..load.limits import LatencyLimit, parse_limits
+from ..machines.confine import Confinement, confined
+from ..machines.instance import LOCAL
 from ..measure import Launch, Positions, Subject, memory_reasons, pilot, pool_of
 from ..protocol import Loadgen, LoadgenDone
 from ..samples import Nanoseconds

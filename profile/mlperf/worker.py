@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
-from ..load.replay import wake_promptly
 from ..protocol import Loadgen, LoadgenDone
+from ..replay import wake_promptly
 from ..worker import Worker, main, scheduled_ns, spent
 from .loadgen import Settings, ask
 

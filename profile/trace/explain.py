@@ -18,8 +18,8 @@ from ...core.progress import Progress, silent
 from ...core.requests import Requests
 from ...core.store import Store
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
-from ..instance import LOCAL, Placement
 from ..launch import WORKER, WorkerHandle, aside
+from ..machines.instance import LOCAL, Placement
 from ..measure import Positions, Subject, pilot, pool_of
 from ..sequential import FEWEST_LAUNCHES
 from .attribute import OUTSIDE, Attribution, Paired, attribute, middle

@@ -15,8 +15,8 @@ from ...core.progress import Progress, silent
 from ...core.requests import Requests
 from ...core.store import Store
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
-from ..instance import LOCAL
 from ..launch import WorkerHandle, aside
+from ..machines.instance import LOCAL
 from .sampler import Format, check_traceable, sample
 
 _FORMATS: dict[str, Format] = {".svg": "flamegraph", ".json": "speedscope", ".txt": "raw"}

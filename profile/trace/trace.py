@@ -16,8 +16,8 @@ from ...core.progress import Progress, silent
 from ...core.requests import Requests
 from ...core.store import Store
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
-from ..instance import LOCAL
 from ..launch import WorkerHandle, aside
+from ..machines.instance import LOCAL
 from ..measure import Positions, pool_of
 from ..run_folder import check_file
 from .chrome import Slice, Track, chrome_trace, node_slices, span_slices, write_chrome

@@ -9,8 +9,8 @@ import pytest
 from liftgate.core.artifact import ModelRef
 from liftgate.core.verdict import Finding, Outcome, Verdict
 from liftgate.profile.budget import Conditions, parse_budget
-from liftgate.profile.instance import Placement, find_instance
 from liftgate.profile.judge import Evidence, clear, verdict
+from liftgate.profile.machines.instance import Placement, find_instance
 from liftgate.profile.measure import Launch, Run
 from liftgate.profile.protocol import Ended, Ready
 from liftgate.profile.result import Label

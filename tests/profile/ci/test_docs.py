@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from liftgate.profile import latency_mark
 from liftgate.profile.cli import app
+from liftgate.profile.testing import latency_mark
 from typer.main import get_command
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -6,7 +6,7 @@ import numpy as np
 from liftgate.core.artifact import ModelRef
 from liftgate.core.machine import this_machine
 from liftgate.core.requests import RequestsRef
-from liftgate.profile.load.arrivals import Poisson, ref_of
+from liftgate.profile.arrivals import Poisson, ref_of
 from liftgate.profile.load.limits import LatencyLimit
 from liftgate.profile.load.load import LoadRun, summary
 from liftgate.profile.load.result import Conditions, Load, distribution

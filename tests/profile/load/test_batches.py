@@ -11,8 +11,8 @@ from liftgate.core.requests import Requests
 from liftgate.core.signature import InputSpec, OutputSpec, Signature
 from liftgate.core.store import Store
 from liftgate.profile.load.batches import batches, parse_sizes
-from liftgate.profile.load.merge import check_mergeable, merged
 from liftgate.profile.load.result import Batches
+from liftgate.profile.merge import check_mergeable, merged
 
 MakeModel = Callable[..., ModelArtifact]
 HISTORY = Signature(

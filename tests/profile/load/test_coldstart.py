@@ -10,7 +10,6 @@ from liftgate.core.artifact import ModelArtifact
 from liftgate.core.errors import InputError
 from liftgate.core.requests import Requests
 from liftgate.core.store import Store
-from liftgate.profile.load import page_cache
 from liftgate.profile.load.coldstart import coldstart, median_estimate, steady_after
 from liftgate.profile.load.page_cache import cached_share, drop, files_of
 from liftgate.profile.load.result import ColdStart
@@ -59,7 +58,7 @@ def test_a_dropped_file_is_out_of_the_page_cache_until_it_is_read(file_on_disk: 
 def test_files_that_stay_in_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"\1" * 2**16)
-    monkeypatch.setattr(page_cache.os, "posix_fadvise", lambda *arguments: None)
+    monkeypatch.setattr("os.posix_fadvise", lambda *arguments: None)
     path.read_bytes()
     with pytest.raises(InputError, match="expected the model's files out of the page cache, found 100% of them still in memory"):
         drop([path])

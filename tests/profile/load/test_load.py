@@ -10,7 +10,7 @@ from liftgate.core.artifact import ModelArtifact
 from liftgate.core.errors import InputError
 from liftgate.core.requests import Requests
 from liftgate.core.store import Store
-from liftgate.profile.load.arrivals import Poisson
+from liftgate.profile.arrivals import Poisson
 from liftgate.profile.load.files import write_load
 from liftgate.profile.load.load import LoadRun, load
 from liftgate.profile.load.result import Load

@@ -10,12 +10,12 @@ from liftgate.core.artifact import ModelArtifact, ModelRef
 from liftgate.core.estimate import Estimate
 from liftgate.core.requests import Requests
 from liftgate.core.store import Store
-from liftgate.profile.instance import Instance, Price
-from liftgate.profile.load.arrivals import Poisson, ref_of
+from liftgate.profile.arrivals import Poisson, ref_of
 from liftgate.profile.load.limits import LatencyLimit
 from liftgate.profile.load.result import ModelSweep, RatePoint, Sweep
 from liftgate.profile.load.sweep import cost, sweep, usd_per_million
 from liftgate.profile.load.view import sweep_view
+from liftgate.profile.machines.instance import Instance, Price
 from liftgate.reports.sweep_figure import sweep_svg
 from rich.console import Console
 
@@ -44,7 +44,7 @@ def test_a_million_requests_cost_the_hours_they_take() -> None:
 def test_cost_is_an_interval_like_the_rate_and_carries_the_label() -> None:
     found = cost(INSTANCE, "emulated", 200.0, 240.0)
     assert found is not None
-    assert (found.high, found.low) == (pytest.approx(0.096 / 3600 / 200 * 1e6), pytest.approx(0.096 / 3600 / 240 * 1e6))
+    assert [found.high, found.low] == pytest.approx([0.096 / 3600 / 200 * 1e6, 0.096 / 3600 / 240 * 1e6])
     assert (found.label, found.price) == ("emulated", "us-east-1, 2025-03-02, the list")
 
 
@@ -82,9 +82,9 @@ def swept(name: str, meets: float, misses: float, *, why: str = "") -> ModelSwee
             lag_p99_ms=0.1,
             overload=None,
             unsettled=None,
-            answer=answer,
+            answer="misses" if number else "meets",
         )
-        for number, (rate, ms, answer) in enumerate([(meets, 10.0, "meets"), (misses, 30.0, "misses")])
+        for number, (rate, ms) in enumerate([(meets, 10.0), (misses, 30.0)])
     )
     return ModelSweep(
         model=ModelRef(name=name, digest="0" * 64, runtime="onnxruntime", size_bytes=1),

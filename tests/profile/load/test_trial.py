@@ -25,7 +25,7 @@ def test_a_trial_is_ten_batches_of_consecutive_requests_without_the_first_twenti
 
 def test_utilisation_is_the_work_that_came_over_the_servers_time() -> None:
     one = trial_of([(i + 1) * 2 * MS for i in range(100)], [MS] * 100, [MS] * 100)
-    assert (utilisation(one, 1), utilisation(one, 2)) == (pytest.approx(0.5), pytest.approx(0.25))
+    assert [utilisation(one, 1), utilisation(one, 2)] == pytest.approx([0.5, 0.25])
 
 
 def test_work_for_more_than_every_server_is_overload() -> None:

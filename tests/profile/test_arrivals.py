@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from liftgate.core.errors import InputError, UnknownName
-from liftgate.profile.load.arrivals import Poisson, arrivals_of, read_trace, ref_of
+from liftgate.profile.arrivals import Poisson, arrivals_of, read_trace, ref_of
 
 SECOND = 1_000_000_000
 
@@ -46,7 +46,7 @@ def test_a_trace_keeps_its_gaps_and_begins_again_after_its_end(tmp_path: Path) -
 def test_a_rate_scales_the_time_of_a_trace_and_keeps_its_bursts(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "0", "1", "1.5", "10")
     plain, fast = arrivals_of(None, path), arrivals_of(30, path)
-    assert (plain.rate_per_s, fast.rate_per_s) == (pytest.approx(0.3), 30)
+    assert [plain.rate_per_s, fast.rate_per_s] == pytest.approx([0.3, 30])
     slow, quick = (np.diff(a.draw(9, np.random.default_rng(3))) for a in (plain, fast))
     np.testing.assert_allclose(slow / quick, 100, rtol=1e-6)
     assert ref_of(plain).gap_cv == ref_of(fast).gap_cv == pytest.approx(np.std([1, 0.5, 8.5]) / (10 / 3))

@@ -9,23 +9,23 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from ..core.artifact import ModelRef
-from ..core.config import explain
-from ..core.errors import InputError
-from ..core.estimate import Estimate
-from ..core.requests import Requests
-from ..core.store import Store
-from ..core.units import parse_quantity
-from ..core.verdict import Finding, Verdict, judge
-from .budget import Budget, Conditions, Gate, Max, MaxRegress
+from ...core.artifact import ModelRef
+from ...core.config import explain
+from ...core.errors import InputError
+from ...core.estimate import Estimate
+from ...core.requests import Requests
+from ...core.store import Store
+from ...core.units import parse_quantity
+from ...core.verdict import Finding, Verdict, judge
+from ..budget import Budget, Conditions, Gate, Max, MaxRegress
+from ..inputs import Model, load_placements, load_requests, load_subjects
+from ..judge import Evidence, clear, verdict
+from ..machines.instance import LOCAL
+from ..measure import LAUNCHES, Run, measure
+from ..result import QUANTILES
+from ..sequential import paired_rounds
+from ..statistics import quantile_estimate
 from .in_process import HIDDEN, Call, Watch, measure_calls
-from .inputs import Model, load_placements, load_requests, load_subjects
-from .instance import LOCAL
-from .judge import Evidence, clear, verdict
-from .measure import LAUNCHES, Run, measure
-from .result import QUANTILES
-from .sequential import paired_rounds
-from .statistics import quantile_estimate
 
 Quantile = Literal["p50", "p95", "p99"]
 # The median is what a short measurement can tell; a tail has to be asked for by name.

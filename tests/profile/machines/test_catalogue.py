@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from liftgate.core.gpu import GpuFacts, GpuReading
-from liftgate.profile.catalogue import standing
 from liftgate.profile.cli import app
-from liftgate.profile.instance import find_instance
+from liftgate.profile.machines.catalogue import standing
+from liftgate.profile.machines.instance import find_instance
 from typer.testing import CliRunner
 
 OWN = """
@@ -52,7 +52,7 @@ def test_one_instance_tells_where_its_price_is_from_and_why_it_is_refused() -> N
 
 def test_a_gpu_that_is_here_runs_torch_and_says_what_onnx_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     t4 = GpuReading(gpus=(GpuFacts(name="Tesla T4", memory_gib=15.0, driver="550", uuid="GPU-1"),))
-    monkeypatch.setattr("liftgate.profile.placement.read_gpus", lambda: t4)
+    monkeypatch.setattr("liftgate.profile.machines.placement.read_gpus", lambda: t4)
     one = msgspec.structs.replace(find_instance("g4dn.xlarge"), vcpu=1, threads_per_core=1, architecture=platform.machine())
     found = standing(one, None)
     assert found.label == "emulated"

@@ -10,13 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ..core.errors import InputError
-from ..core.machine import tool_versions
+from ...core.errors import InputError
+from ...core.machine import tool_versions
+from ..result import Label
 from .confine import limit_memory
 from .instance import LOCAL, Instance, Placement, Price
 from .placement import place
 from .recognise import Recognised
-from .result import Label
 
 _STYLES: dict[Label | None, str] = {"measured": "green", "emulated": "yellow", None: "dim"}
 _NO_CUDA = "install onnxruntime-gpu in place of onnxruntime: without it ONNX models are refused on this GPU"

@@ -18,13 +18,13 @@ from operator import methodcaller
 import msgspec
 import numpy as np
 
-from ..core.errors import InputError, LiftgateError
-from .health import Counters, disturbances, drift, read_counters
-from .inputs import load_placements
-from .instance import LOCAL
-from .measure import Plan, Run
-from .samples import SampleBlock, Samples
-from .worker import scheduled_ns
+from ...core.errors import InputError, LiftgateError
+from ..health import Counters, disturbances, drift, read_counters
+from ..inputs import load_placements
+from ..machines.instance import LOCAL
+from ..measure import Plan, Run
+from ..samples import SampleBlock, Samples
+from ..worker import scheduled_ns
 
 Call = Callable[[], object]
 STRETCHES = 8

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...core.errors import InputError, UnknownName
-from ...core.files import sha256_of
+from ..core.errors import InputError, UnknownName
+from ..core.files import sha256_of
 
 Offsets = npt.NDArray[np.int64]
 _TIME_COLUMNS = ("timestamp", "time", "ts", "arrival", "arrival_time", "arrived_at", "datetime")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from ..core.verdict import Verdict
+    from ...core.verdict import Verdict
     from .in_process import Watch
     from .latency_mark import Latency, LatencyMark
 
@@ -49,7 +49,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     marks = list(item.iter_markers(MARK))
     if not marks:
         return
-    from ..core.errors import LiftgateError  # noqa: PLC0415 - tests without budgets must not wait for it
+    from ...core.errors import LiftgateError  # noqa: PLC0415 - tests without budgets must not wait for it
     from .latency_mark import read_mark  # noqa: PLC0415
 
     named: dict[str, object] = {}
@@ -95,7 +95,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     mark = item.stash.get(_mark_key, None)
     if mark is None or item.config.getoption("liftgate_off"):
         return result
-    from ..core.errors import LiftgateError  # noqa: PLC0415
+    from ...core.errors import LiftgateError  # noqa: PLC0415
 
     verdict, wrong = None, ""
     try:

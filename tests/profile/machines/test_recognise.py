@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 from liftgate.core.errors import InputError
-from liftgate.profile.recognise import Recognised, recognise, recognise_at
+from liftgate.profile.machines.recognise import Recognised, recognise, recognise_at
 
 AZURE = {"sys_vendor": "Microsoft Corporation", "product_name": "Virtual Machine", "chassis_asset_tag": "7783-7084-3265-9085-8269-3286-77"}
 GCP = {"sys_vendor": "Google", "product_name": "Google Compute Engine"}

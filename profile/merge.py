@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...core.errors import InputError
-from ...core.requests import Requests
-from ...core.signature import Signature
+from ..core.errors import InputError
+from ..core.requests import Requests
+from ..core.signature import Signature
 
 Feeds = Mapping[str, np.ndarray]
 

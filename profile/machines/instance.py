@@ -12,17 +12,17 @@ from typing import Annotated, Literal, cast
 
 import msgspec
 
-from ..core.config import read_toml
-from ..core.errors import InputError, UnknownName
-from ..core.gpu import GpuFacts
-from ..core.machine import FEATURES, this_machine
-from ..core.session_defaults import Device
-from .result import Label
+from ...core.config import read_toml
+from ...core.errors import InputError, UnknownName
+from ...core.gpu import GpuFacts
+from ...core.machine import FEATURES, this_machine
+from ...core.session_defaults import Device
+from ..result import Label
 
 LOCAL = "local"
 OWN_FOLDER = "LIFTGATE_INSTANCES"
 PRICES_FILE = "prices.toml"
-_SHIPPED = Path(__file__).parent / "instances"
+_SHIPPED = Path(__file__).parents[1] / "instances"
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Words = Annotated[str, msgspec.Meta(min_length=1, max_length=400)]

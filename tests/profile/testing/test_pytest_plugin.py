@@ -9,8 +9,8 @@ from xml.etree import ElementTree as ET
 import pytest
 from liftgate.core.store import Store
 from liftgate.core.verdict import Outcome
-from liftgate.profile.in_process import Watch
-from liftgate.profile.latency_mark import Latency, read_mark  # numpy is there before inner runs, which forget what they import
+from liftgate.profile.testing.in_process import Watch
+from liftgate.profile.testing.latency_mark import Latency, read_mark  # numpy is there before inner runs, which forget what they import
 
 pytest_plugins = ["pytester"]
 
@@ -19,7 +19,7 @@ CONFTEST = """
 import random
 import pytest
 from liftgate.profile.health import Counters
-from liftgate.profile.in_process import Watch
+from liftgate.profile.testing.in_process import Watch
 
 class Clock:
     now = 0
@@ -48,7 +48,9 @@ def work():
 def project(pytester: pytest.Pytester) -> pytest.Pytester:
     pytester.makeconftest(CONFTEST)
     pytester.makeini(
-        "[pytest]\naddopts = --strict-markers -p no:cacheprovider -p no:hypothesispytest -p no:timeout\nfilterwarnings = error\n"
+        "[pytest]\naddopts = --strict-markers -p no:cacheprovider -p no:hypothesispytest -p no:timeout\nfilterwarnings =\n    error\n"
+        # As in pyproject.toml: only an editable install lists the root's own `__main__.py`.
+        "    ignore:Module already imported so cannot be rewritten; __main__:pytest.PytestAssertRewriteWarning\n"
     )
     return pytester
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from ..core.errors import InputError
+from ...core.errors import InputError
 
 ASK_VARIABLE = "LIFTGATE_ASK_METADATA"
 # Every cloud answers at this link-local address, which no router forwards.

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..core.errors import InputError, RunFailed
+from ...core.errors import InputError, RunFailed
 from .cgroups import Hierarchy, Limits, NotAllowed, find_hierarchy, own_limit_bytes, remove
 from .instance import Placement
 from .placement import CHECKED

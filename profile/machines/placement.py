@@ -7,9 +7,9 @@ import platform
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..core.errors import InputError
-from ..core.gpu import GpuFacts, GpuReading, read_gpus
-from ..core.machine import Machine, this_machine
+from ...core.errors import InputError
+from ...core.gpu import GpuFacts, GpuReading, read_gpus
+from ...core.machine import Machine, this_machine
 from .gpu_match import find_gpu
 from .instance import LOCAL, Instance, Placement
 from .recognise import Recognised

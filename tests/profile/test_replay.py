@@ -11,7 +11,7 @@ from liftgate.core.artifact import ModelArtifact
 from liftgate.core.requests import Requests
 from liftgate.core.store import Store
 from liftgate.profile.launch import WorkerHandle
-from liftgate.profile.load.replay import Feeds, Replay, replay
+from liftgate.profile.replay import Feeds, Replay, replay
 from numpy.typing import NDArray
 
 MakeModel = Callable[..., ModelArtifact]
@@ -47,7 +47,7 @@ def lindley(arrivals_ns: list[int], service_ns: list[int]) -> NDArray[np.int64]:
     wait = [0]
     for gap, service in zip(np.diff(arrivals_ns), service_ns, strict=False):
         wait.append(max(0, wait[-1] + service - int(gap)))
-    return np.array(wait) + np.array(service_ns)
+    return np.asarray(np.array(wait) + np.array(service_ns), dtype=np.int64)
 
 
 def test_latency_is_that_of_a_single_server_queue() -> None:

@@ -4,9 +4,9 @@ import msgspec
 import pytest
 from liftgate.core.errors import InputError
 from liftgate.core.gpu import GpuFacts, GpuReading
-from liftgate.profile.gpu_match import find_gpu
-from liftgate.profile.instance import find_instance
-from liftgate.profile.placement import place
+from liftgate.profile.machines.gpu_match import find_gpu
+from liftgate.profile.machines.instance import find_instance
+from liftgate.profile.machines.placement import place
 
 T4 = GpuFacts(name="Tesla T4", memory_gib=15.0, driver="550.54.15", uuid="GPU-1")
 A10G = GpuFacts(name="NVIDIA A10G", memory_gib=22.5, driver="550.54.15", uuid="GPU-2")
@@ -41,8 +41,8 @@ def test_another_gpu_is_refused_with_what_was_found_and_what_to_do(reading: GpuR
 
 
 def test_a_gpu_instance_runs_on_the_gpu_and_says_that_copies_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("liftgate.profile.placement.platform.machine", lambda: "x86_64")
-    monkeypatch.setattr("liftgate.profile.placement._siblings", lambda cpu: {cpu})
+    monkeypatch.setattr("liftgate.profile.machines.placement.platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("liftgate.profile.machines.placement._siblings", lambda cpu: {cpu})
     placement = place(find_instance("g4dn.xlarge"), allowed=frozenset(range(4)), gpus=GpuReading(gpus=(T4,)))
     assert (placement.device, placement.gpu, placement.label) == ("cuda", T4, "emulated")
     assert "on one T4, copies to and from it included" in placement.note

@@ -11,9 +11,9 @@ from liftgate.core.config import parse_toml
 from liftgate.core.errors import InputError, UnknownName
 from liftgate.core.gpu import GpuReading
 from liftgate.core.machine import Machine
-from liftgate.profile.instance import Gpu, Instance, Price, PriceTable, find_instance, instances
-from liftgate.profile.placement import core_groups, place
-from liftgate.profile.recognise import Recognised
+from liftgate.profile.machines.instance import Gpu, Instance, Price, PriceTable, find_instance, instances
+from liftgate.profile.machines.placement import core_groups, place
+from liftgate.profile.machines.recognise import Recognised
 
 MACHINE = Machine(cpu="Test CPU", cores=8, threads_per_core=1, memory_gib=16.0, features=("avx2",), system="Linux", fingerprint="0")
 OWN = """
@@ -114,7 +114,7 @@ def test_a_wrong_file_of_ones_own_is_refused_and_not_skipped(own: Path, file: st
 
 @pytest.mark.parametrize(("name", "kind"), [("own instance", Instance), ("prices", PriceTable)])
 def test_the_examples_of_the_page_on_instances_are_read_as_they_stand(name: str, kind: type) -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs/instances.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[3] / "docs/instances.md").read_text(encoding="utf-8")
     match = re.search(rf"<!-- example: {name} -->\n```toml\n(.*?)```", page, re.DOTALL)
     assert match is not None
     parse_toml(match[1], kind, where=name)
@@ -127,7 +127,7 @@ def test_a_folder_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_an_emulated_instance_says_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("liftgate.profile.placement._siblings", lambda cpu: {cpu})
+    monkeypatch.setattr("liftgate.profile.machines.placement._siblings", lambda cpu: {cpu})
     placement = place(rented(), allowed=frozenset({0, 1, 2}), machine=MACHINE)
     assert (placement.cpus, placement.threads, placement.label, placement.device) == ((0,), 1, "emulated", "cpu")
     assert "the instance has 2 threads per core, this machine gives it 1" in placement.note
@@ -136,25 +136,25 @@ def test_an_emulated_instance_says_what_differs(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_hyper_threads_of_one_core_are_used_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("liftgate.profile.placement._siblings", lambda cpu: {cpu % 2, cpu % 2 + 2})
+    monkeypatch.setattr("liftgate.profile.machines.placement._siblings", lambda cpu: {cpu % 2, cpu % 2 + 2})
     assert core_groups(frozenset({0, 1, 2, 3})) == [(0, 2), (1, 3)]
     placement = place(rented(), allowed=frozenset({0, 1, 2, 3}), machine=MACHINE)
     assert (placement.cpus, placement.threads) == ((0, 2), 1)
 
 
 def test_an_instance_without_hyper_threads_gets_one_thread_of_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("liftgate.profile.placement._siblings", lambda cpu: {cpu % 2, cpu % 2 + 2})
+    monkeypatch.setattr("liftgate.profile.machines.placement._siblings", lambda cpu: {cpu % 2, cpu % 2 + 2})
     placement = place(rented(threads_per_core=1), allowed=frozenset({0, 1, 2, 3}), machine=MACHINE)
     assert (placement.cpus, placement.threads) == ((0, 1), 2)
 
 
 def test_a_core_without_its_sibling_is_the_last_to_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("liftgate.profile.placement._siblings", lambda cpu: {cpu % 2, cpu % 2 + 2})
+    monkeypatch.setattr("liftgate.profile.machines.placement._siblings", lambda cpu: {cpu % 2, cpu % 2 + 2})
     assert core_groups(frozenset({0, 1, 3})) == [(1, 3), (0,)]
 
 
 def test_threads_that_the_instance_has_and_this_machine_has_not_share_a_cpu_and_more_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("liftgate.profile.placement._siblings", lambda cpu: {cpu})
+    monkeypatch.setattr("liftgate.profile.machines.placement._siblings", lambda cpu: {cpu})
     placement = place(rented(), threads=2, allowed=frozenset({0}), machine=MACHINE)
     assert (placement.threads, placement.cpus) == (2, (0,))
     assert "2 threads share 1 CPU" in placement.note

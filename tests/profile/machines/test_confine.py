@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from liftgate.core.errors import InputError, RunFailed
 from liftgate.core.gpu import GpuFacts
-from liftgate.profile.cgroups import Legacy, Limits, Unified, find_hierarchy
-from liftgate.profile.confine import Confinement, confined, limit_memory
-from liftgate.profile.instance import Placement, find_instance
 from liftgate.profile.launch import WorkerHandle
+from liftgate.profile.machines.cgroups import Legacy, Limits, Unified, find_hierarchy
+from liftgate.profile.machines.confine import Confinement, confined, limit_memory
+from liftgate.profile.machines.instance import Placement, find_instance
 
 EMULATED = Placement(instance=find_instance("m5.large"), cpus=(0,), threads=1, label="emulated", standing="s", memory="memory is checked")
 V2_MOUNT = "30 24 0:26 {inside} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup rw\n"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ..core.errors import InputError
-from ..core.gpu import GpuFacts, GpuReading
+from ...core.errors import InputError
+from ...core.gpu import GpuFacts, GpuReading
 from .instance import Gpu, Instance
 
 # Drivers keep a part of the memory and count in binary: 16 GB of a T4 are 15 GiB, 24 GB of an A10G are 22.5 GiB, 80 GB of an H100 are 79.6.
