@@ -18,7 +18,7 @@ from ...core.store import Store
 from ...core.verdict import Finding, Outcome, Verdict, judge
 from ...profile.budget import Budget, Gate
 from ...profile.compare import compare
-from ...profile.instance import LOCAL
+from ...profile.machines.instance import LOCAL
 from ...quality.evaluate import Evaluation, evaluate_users, pair
 from ...quality.result import QualityChange
 from ...recipes.recipe import Recipe
