@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ...profile.measure import Plan, rounds_of_launches
 from ...profile.result import QUANTILES
 from ...profile.sequential import paired_rounds
 from ...profile.statistics import quantile_estimate
@@ -85,7 +86,7 @@ def _bursts(start: float, count: int, rng: np.random.Generator) -> Floats:
 def rates(trials: int, worlds: Sequence[World] = WORLDS, seed: int = 0) -> list[str]:
     """Markdown: per world, how many of `trials` intervals hold the true quantile and the true ratio, which is 1."""
     lines = [
-        f"{trials} trials of {LAUNCHES} launches of {', '.join(map(str, ROUNDS))} rounds of {BLOCK} requests; of intervals with two known bounds",
+        f"{trials} trials of launches of {', '.join(map(str, ROUNDS))} rounds of {BLOCK} requests; of intervals with two known bounds",
         "",
         "| machine | p50 | p95 | p99 | unknown bounds | ratio p50 | ratio p95 | ratio p99 |",
         "|---|---|---|---|---|---|---|---|",
@@ -106,8 +107,7 @@ def rates(trials: int, worlds: Sequence[World] = WORLDS, seed: int = 0) -> list[
                     held[name] += found.low <= true_ms[name] <= found.high
                 ratio = paired_rounds(control, treatment, p).estimate()
                 ratios[name] += (ratio.low or 0) <= 1 <= (ratio.high or np.inf)
-        shares = (
-            [f"{held[q] / trials:.1%}" for q in QUANTILES] + [f"{unknown / trials:.0%}"] + [f"{ratios[q] / trials:.1%}" for q in QUANTILES]
-        )
-        lines.append(f"| {world.name} | {' | '.join(shares)} |")
+        absolute = " | ".join(f"{held[q] / max(known[q], 1):.1%}" for q in QUANTILES)
+        unknown = ", ".join(f"{q} {1 - known[q] / trials:.0%}" for q in QUANTILES if known[q] < trials) or "none"
+        lines.append(f"| {world.name} | {absolute} | {unknown} | {' | '.join(f'{ratios[q] / trials:.1%}' for q in QUANTILES)} |")
     return lines
