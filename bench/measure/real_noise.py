@@ -1,7 +1,7 @@
 """The decision functions alone, on real noise: repeated runs of identical benchmarks on cloud machines (Azure VM Noise Dataset 2024).
 
 Base and candidate are drawn from consecutive runs on one machine, dealt at random within every round, so that the truth is known: they are
-equal, or the candidate's times are multiplied by a known factor. This tests the decisions and not the measuring: real rounds are dealt by the
+equal, or the candidate's times are multiplied by a known factor. That tests the decisions, not the measuring: real rounds are dealt by the
 machine. What peers do with the same runs stands beside: the first half is the base and the second the candidate, compared by a bare ratio
 with a threshold or by the Mann-Whitney test; and a base measured on another machine.
 """
