@@ -15,6 +15,7 @@ _FACTORS: dict[Dimension, dict[str, float]] = {
     "fraction": {"%": 0.01, "": 1.0},
     "per_s": {"/s": 1.0, "/min": 1 / 60},
 }
+_EXAMPLES: dict[Dimension, str] = {"ms": "20 ms", "bytes": "64 MiB", "fraction": "5%", "per_s": "200/s"}
 _QUANTITY = re.compile(r"\s*([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*([^\s\d]*)\s*")
 
 
@@ -27,7 +28,6 @@ def parse_quantity(text: str | float, dimension: Dimension, *, where: str) -> fl
     match = _QUANTITY.fullmatch(str(text))
     if match is None or match[2] not in factors:
         units = ", ".join(repr(u) for u in factors if u)
-        raise InputError.mismatch(
-            where, expected=f"a number with a unit ({units})", found=repr(text), fix='for example "20 ms", "64 MiB" or "5%"'
-        )
+        fix = f'for example "{_EXAMPLES[dimension]}"'
+        raise InputError.mismatch(where, expected=f"a number with a unit ({units})", found=repr(text), fix=fix)
     return float(match[1]) * factors[match[2]]

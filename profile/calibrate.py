@@ -101,7 +101,7 @@ def calibrate(
     for number in range(comparisons):
         run = measure(subjects, asked, placement, seconds=seconds, launches=launches, seed=seed + number, store=store)
         if run.invalid:
-            fix = "calibrate when the machine does what it does while gates are judged"
+            fix = "gates beside this would be INVALID as well: remove the cause, then calibrate"
             raise RunFailed("profile calibrate", "; ".join(run.invalid), fix=fix)
         runs.append(run)
         progress("calibrating", number + 1, comparisons)

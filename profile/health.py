@@ -95,7 +95,8 @@ def drift(launches: Sequence[Sequence[Nanoseconds]], limit: float = DRIFT_LIMIT)
     freedom = parts.sum() ** 2 / (parts**2 / (third - 1)).sum() if error > 0 else 2 * (third - 1)
     if abs(change) - stats.t.ppf(0.995, freedom) * error <= math.log1p(limit):
         return None
-    return f"the last third of the run was {math.expm1(change):+.0%} against the first (drift; at most {limit:.0%})"
+    slower = f"{abs(math.expm1(change)):.0%} {'slower' if change > 0 else 'faster'}"
+    return f"the last third of the run was {slower} than the first (drift; at most {limit:.0%})"
 
 
 def _ticks(cpus: Sequence[int], root: Path) -> tuple[int | None, int | None]:

@@ -21,7 +21,8 @@ def trend_view(trend: Trend, *, last: int) -> RenderableType:
     parts: list[RenderableType] = []
     for fingerprint, lines in trend.machines().items():
         machine = lines[-1].machine
-        about = f"machine {fingerprint}: {machine.cpu}, {machine.cores} cores, {machine.memory_gib:g} GiB; {len(lines)} runs"
+        runs = f"{len(lines)} run" if len(lines) == 1 else f"{len(lines)} runs"
+        about = f"machine {fingerprint}: {machine.cpu}, {machine.cores} cores, {machine.memory_gib:g} GiB; {runs}"
         parts += ["", Text(about, style="bold")]
         for instance in dict.fromkeys(found.instance for line in lines for found in line.latency):
             parts += _instance(instance, lines[-last:])

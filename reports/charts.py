@@ -96,7 +96,8 @@ def _zone(frame: Frame, limit: LimitLine) -> Markup:
         at = frame.x(limit.value)
         zone = {"x": at, "y": frame.top, "width": frame.right - at, "height": frame.bottom - frame.top}
         edge = line(at, frame.top, at, frame.bottom, "limit")
-        label = text(at - 5, frame.top + 11, limit.name, "tick", "end")
+        fits = len(limit.name) * CHAR <= at - 5 - frame.left or at - frame.left >= frame.right - at
+        label = text(at - 5 if fits else at + 5, frame.top + 11, limit.name, "tick", "end" if fits else "start")
     else:
         at = frame.y(limit.value)
         zone = {"x": frame.left, "y": at, "width": frame.right - frame.left, "height": frame.bottom - at}

@@ -60,7 +60,7 @@ def _of_file(path: Path, instance: str, where: str) -> tuple[LatencyLimit, ...]:
         if gate.metric in LATENCY and isinstance(gate.limit, Max) and gate.at is not None and gate.at.instance == instance
     )
     if not found:
-        latency = [f"{gate.metric} on {gate.at.name}" for gate in budget.gates if gate.metric in LATENCY and gate.at is not None]
+        latency = [gate.name for gate in budget.gates if gate.metric in LATENCY and gate.at is not None]
         expected = f"a gate with a latency and 'max' for instance {instance}"
         raise InputError.mismatch(str(path), expected=expected, found=", ".join(latency) or "no gate on latency")
     return found

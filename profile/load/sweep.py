@@ -212,7 +212,7 @@ class _Line:
         if met is None and missed is None:
             parts.append("no trial was clear")
         elif met is None:
-            parts.append(f"no rate down to {min(point.rate_per_s for point in self._points):.3g}/s was seen to keep the limits")
+            parts.append(f"no rate down to {min(point.rate_per_s for point in self._points):.1f}/s was seen to keep the limits")
         elif missed is None:
             parts.append("no rate was seen to miss the limits")
         elif missed / met > TOLERANCE:

@@ -109,7 +109,7 @@ def batches_view(result: Batches) -> RenderableType:
 def conditions_view(at: Conditions) -> list[RenderableType]:
     """Candidates, machine and requests in words."""
     spread = f"candidates per request: {spread_text(at.candidates_per_request)} over {at.candidates_per_request.n} requests"
-    notes = [spread, f"{at.label}: {at.note}", f"seed {at.seed}"]
+    notes = [spread, at.note if at.note.startswith(at.label) else f"{at.label}: {at.note}", f"seed {at.seed}"]
     if at.requests.generated:
         notes.append("no requests were given: they were generated from the signature; real traffic will differ")
     return [Text(note, style="dim") for note in notes]

@@ -81,7 +81,7 @@ def instance_view(row: Standing, recognised: Recognised | None) -> RenderableTyp
         *([("GPU", str(one.gpu))] if one.gpu else []),
         *_price_facts(one.price),
         *([("note", one.note)] if one.note else []),
-        ("here", f"{row.label}: {row.note}" if row.label else f"refused: {row.note}"),
+        ("here", row.note if row.label and row.note.startswith(row.label) else f"{row.label or 'refused'}: {row.note}"),
         *([("threads", f"{row.threads} by default")] if row.threads else []),
         *([("to do", row.fix)] if row.fix else []),
     ]

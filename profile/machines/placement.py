@@ -103,7 +103,8 @@ def _refuse_what_differs(instance: Instance, cores: list[tuple[int, ...]]) -> No
 
 def _emulation_notes(instance: Instance, machine: Machine, cpus: tuple[int, ...], width: int) -> list[str]:
     """What is true of the instance and not of this imitation."""
-    parts = [f"{_count(instance.cores, 'core')} of {machine.cpu} stand for {instance.cpu} (CPU {_listed(cpus)})"]
+    stand = "stands" if instance.cores == 1 else "stand"
+    parts = [f"{_count(instance.cores, 'core')} of {machine.cpu} {stand} for {instance.cpu} (CPU {_listed(cpus)})"]
     if width < instance.threads_per_core:
         parts.append(f"the instance has {instance.threads_per_core} threads per core, this machine gives it {width}")
     missing = [f for f in instance.features if f not in machine.features]

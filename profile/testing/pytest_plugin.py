@@ -128,7 +128,7 @@ def _settle(item: pytest.Item, mark: LatencyMark, verdict: Verdict) -> None:
     if what == "fail":
         pytest.fail(told, pytrace=False)
     if what == "skip":
-        pytest.skip(told.replace("\n", "; "))
+        raise pytest.skip.Exception(told.replace("\n", "; "), _use_item_location=True)  # `-rs` then names the test, not this line
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

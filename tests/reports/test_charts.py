@@ -55,6 +55,14 @@ def test_charts_of_nothing_are_nothing() -> None:
     assert charts.ecdf([], title="t") == ""
 
 
+@pytest.mark.parametrize(("limit", "anchor"), [(1.1, "start"), (9.0, "end")])
+def test_the_name_of_a_limit_on_latency_stays_inside_the_plot(limit: float, anchor: str) -> None:
+    points = [charts.Point(name=f"v{x}", series=0, x=est(x, x, x), y=est(0.3, 0.2, 0.4)) for x in (1.0, 10.0)]
+    line = charts.LimitLine(axis="x", value=limit, name="latency_p95 max_regress 10% on local")
+    root = ElementTree.fromstring(str(charts.scatter(points, title="t", x_title="x", y_title="y", limits=[line])))
+    assert [e.get("text-anchor") for e in root.iter(f"{SVG}text") if e.text == line.name] == [anchor]
+
+
 def test_every_round_is_a_point_in_time_order() -> None:
     series = charts.RoundSeries(name="m", series=2, ratios=(0.9, 1.1, 1.0), estimate=est(1.0, 0.95, 1.05))
     root = ElementTree.fromstring(str(charts.rounds([series], title="t", y_title="y")))

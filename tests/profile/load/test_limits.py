@@ -46,5 +46,5 @@ def test_a_budget_file_gives_its_latency_limits_for_the_instance(tmp_path: Path)
     )
     assert parse_limits(str(path), instance="local") == (P95,)
     assert parse_limits(str(path), instance="m5.large")[0].alpha == 0.01
-    with pytest.raises(InputError, match=r"expected a gate with a latency and 'max' for instance c6i\.large, found latency_p95 on local"):
+    with pytest.raises(InputError, match=r"'max' for instance c6i\.large, found latency_p95 max 20 ms on local"):
         parse_limits(str(path), instance="c6i.large")

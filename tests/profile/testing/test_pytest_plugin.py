@@ -118,8 +118,10 @@ def test_what_undecided_does_is_chosen(project: pytest.Pytester, mark: str, opti
 def test_a_throttled_machine_judges_nothing_and_says_why(project: pytest.Pytester, mark: str, outcome: str) -> None:
     throttled = "import itertools\n_count = itertools.count()\n"
     project.makeconftest(CONFTEST.replace("counters=counters", "counters=lambda: counters(next(_count))") + throttled)
-    done = run(project, f'@budget(p50="2 ms"{mark})\ndef test_it(latency, work):\n    latency(work(1.0))\n')
+    done = run(project, f'@budget(p50="2 ms"{mark})\ndef test_it(latency, work):\n    latency(work(1.0))\n', "-rs")
     done.assert_outcomes(**{outcome: 1})
+    if outcome == "skipped":
+        done.stdout.re_match_lines([r"SKIPPED \[1\] test_[^/]*\.py:\d+: INVALID"])
     assert "the container's CPU quota stopped the process" in text(done)
 
 
