@@ -24,7 +24,7 @@ from ..core.multiplicity import holm
 from ..core.verdict import Finding, Outcome, Verdict, judge
 from ..quality.evaluate import PairedPart
 from .budget import LATENCY, Budget, Conditions, Gate, Max, MaxDrop, MaxRegress
-from .measure import MOST_LAUNCHES, Run
+from .measure import MOST_LAUNCHES, Run, lag_reasons
 from .sequential import FALSE_ALARM, FEWEST_LAUNCHES, detectable, paired_rounds, relative_gate, requests_per_round
 from .statistics import Decision, absolute_gate, mean_gate, quantile_estimate, resampled_gate, t_interval
 
@@ -144,8 +144,9 @@ def _rule(gate: Gate, evidence: Evidence) -> _Ruling:
         return _rule_size(gate, evidence)
     run = evidence.runs[gate.at]
     tail = f" on {gate.at.name} ({run.placement.label})"
-    if run.invalid or (run.unsteady and isinstance(gate.limit, Max) and gate.metric != "memory"):
-        decision = Decision(outcome=Outcome.INVALID, p_fail=None, why=f"cannot be trusted{tail}: {'; '.join(run.invalid + run.unsteady)}")
+    spoiled = run.invalid + _late(gate, run, evidence.model)
+    if spoiled or (run.unsteady and isinstance(gate.limit, Max) and gate.metric != "memory"):
+        decision = Decision(outcome=Outcome.INVALID, p_fail=None, why=f"cannot be trusted{tail}: {'; '.join(spoiled + run.unsteady)}")
         return _Ruling(decision=decision, found="", limit=gate.limit.text, upper=True)
     ruling = _rule_latency(gate, evidence, run) if gate.metric in LATENCY else _rule_launches(gate, evidence, run)
     ruling = msgspec.structs.replace(ruling, tail=tail, measured_s=run.measured_s)
@@ -155,6 +156,16 @@ def _rule(gate: Gate, evidence: Evidence) -> _Ruling:
         decision = msgspec.structs.replace(ruling.decision, outcome=Outcome.UNDECIDED, why=why, more=None)
         return msgspec.structs.replace(ruling, decision=decision, settled=True)
     return ruling
+
+
+def _late(gate: Gate, run: Run, model: int) -> tuple[str, ...]:
+    """Whether an open loop began requests too late for this gate: against its limit, or p95 where it has none in ms."""
+    if run.lag_p99_ms is None:
+        return ()
+    if isinstance(gate.limit, Max):
+        return lag_reasons(run.lag_p99_ms, {gate.limit.text: gate.limit.value})
+    pooled = np.concatenate([block for launch in run.samples.of(model) for block in launch])
+    return lag_reasons(run.lag_p99_ms, {"p95": float(np.quantile(pooled, 0.95)) / 1e6})
 
 
 def _rule_latency(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:

@@ -99,7 +99,7 @@ def _ratio(latency: InstanceLatency, model: ModelLatency, quantile: str) -> str:
     change = next((c for c in latency.changes.get(model.model.name, ()) if c.quantile == quantile), None)
     if change is None:
         return ""
-    return f"\nx {escape(change.ratio.text(3))}{'' if change.direction == 'unclear' else f' {change.direction}'}"
+    return f"\nx {escape(change.ratio.text(3))}{'' if change.direction == 'unclear' or latency.invalid else f' {change.direction}'}"
 
 
 def _memory(model: ModelLatency) -> str:

@@ -22,7 +22,7 @@ from ..health import disturbances, drift, read_counters
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
 from ..launch import aside
 from ..machines.instance import LOCAL, Placement
-from ..measure import LAG_LIMIT, LAUNCHES, Launch, Positions, Subject, memory_reasons, pool_of, start_workers
+from ..measure import LAUNCHES, Launch, Positions, Subject, lag_reasons, memory_reasons, pool_of, start_workers
 from ..result import QUANTILES
 from ..statistics import quantile_estimate
 from .conditions import conditions_of
@@ -149,14 +149,6 @@ def summary(ref: ModelRef, trials: Sequence[Trial], *, servers: int, limits: Seq
         limits=tuple(answers if trusted and not invalid else (msgspec.structs.replace(one, answer="invalid") for one in answers)),
         invalid=invalid,
     )
-
-
-def lag_reasons(lag_p99_ms: float, against: dict[str, float]) -> tuple[str, ...]:
-    """Why latency is not the model's: the server's own lateness is a large part of what it is held against."""
-    name, limit_ms = min(against.items(), key=lambda item: item[1])
-    if lag_p99_ms <= LAG_LIMIT * limit_ms:
-        return ()
-    return (f"the server itself was late by {lag_p99_ms:.3f} ms at p99 (at most {LAG_LIMIT:.0%} of {name}, {LAG_LIMIT * limit_ms:.3f} ms)",)
 
 
 def placed(instance: str, threads: int | None, servers: int) -> Placement:

@@ -242,6 +242,24 @@ def test_findings_can_be_written_and_read_back() -> None:
     assert msgspec.json.decode(msgspec.json.encode(found), type=Verdict) == found
 
 
+def test_a_late_server_is_held_against_the_limit_it_could_spoil() -> None:
+    late = msgspec.structs.replace(run_of("local"), rate_per_s=50.0, lag_p99_ms=0.9)
+    at = Conditions(instance="local", rate_per_s=50.0)
+
+    def outcome(limit: str) -> Outcome:
+        budget = parse_budget(f'[[gate]]\nmetric = "latency_p95"\nrate = "50/s"\n{limit}\n')
+        found = verdict(budget, Evidence(control=CONTROL, treatment=TREATMENT, model=1, runs={at: late}, quality=()))
+        assert found is not None
+        return found.outcome
+
+    # 5 % of 20 ms is 1 ms, of 16 ms 0.8 ms, and of the p95 of 11.8 ms 0.59 ms.
+    assert [outcome('max = "20 ms"'), outcome('max = "16 ms"'), outcome('max_regress = "50%"')] == [
+        Outcome.PASS,
+        Outcome.INVALID,
+        Outcome.INVALID,
+    ]
+
+
 def lucky_run(rng: np.random.Generator) -> Run:
     """Equal models whose rounds say nothing of their own: every launch has one ratio, drawn around 1."""
     run = run_of("local", launches=8)
