@@ -148,23 +148,24 @@ def measure(
         file = Path(folder) / "requests.parquet"
         pool.write(file)
         positions = Positions(len(pool), rng)
-        planned: Plan | None = None
+        number = 0
         for launch in range(launches):
             with ExitStack() as living:
                 workers, readies = start_workers(subjects, placement, store, file, living=living, rng=rng)
+                # Planned anew for every launch: the machine may have been slower a moment ago.
                 speeds = [pilot(worker, len(pool)) for worker in workers]
-                if planned is None:
-                    open_loop = None if rate_per_s is None else plan_open(seconds, rate_per_s, len(subjects), launches)
-                    planned = open_loop or plan(seconds, speeds, launches)
+                open_loop = None if rate_per_s is None else plan_open(seconds, rate_per_s, len(subjects), launches)
+                planned = open_loop or plan(seconds, speeds, launches)
                 rounds = rounds_of_launches(planned, launches)
-                for number in range(sum(rounds[:launch]), sum(rounds[: launch + 1])):
+                for _ in range(rounds[launch]):
                     indices = positions.draw(planned.block)
                     due_ns = None if rate_per_s is None else Poisson(rate_per_s=rate_per_s).draw(len(indices), rng)
                     for turn, model in enumerate(rng.permutation(len(subjects)).tolist()):
                         told = _ask(workers[model], indices, due_ns, planned.warmup)
                         block = SampleBlock(model=model, launch=launch, round=number, turn=turn, requests=indices, ns=told.ns)
                         gathered.turn(block, told)
-                    progress(what, number + 1, sum(rounds))
+                    number += 1
+                    progress(what, number, number + sum(rounds[launch + 1 :]))
                 for model, worker in enumerate(workers):
                     gathered.launches.append(Launch(model=model, ready=readies[model], ended=worker.stop()))
             if enough is not None and launch + 1 < launches and enough(gathered.run()):
