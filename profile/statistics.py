@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 # Below this many blocks the design effect is a guess.
 FEWEST_BLOCKS = 10
-_STRETCHES = 5
+_STRETCHES = 4
 # Chance of deciding that "how many more" aims for.
 POWER = 0.8
 
@@ -52,11 +52,12 @@ def t_interval(values: Floats, level: float) -> tuple[float, float | None, float
 def design_effect(launches: Launches, limit_ns: float, tail: float) -> float:
     """By how much to divide the number of requests above or below `limit_ns` so that bounds at one-sided `tail` hold; at least 1.
 
-    How many times more the share above the limit varies between stretches of rounds (a fifth of a launch: what disturbs a machine may last
-    for many rounds) than for independent requests; between launches instead, when they vary more than their stretches explain (F test at a
-    liberal 25 %, Bancroft 1944). Times (t / z)^2, as the variance itself is estimated.
+    How many times more the share above the limit varies between stretches of rounds (a quarter of an average launch: what disturbs a machine
+    may last for many rounds) than for independent requests; between launches instead, when they vary more than their stretches explain
+    (F test at a liberal 25 %, Bancroft 1944). Times (t / z)^2, as the variance itself is estimated.
     """
-    cells = [_batches(blocks, limit_ns) for blocks in launches]
+    size = sum(map(len, launches)) / (_STRETCHES * len(launches))
+    cells = [_batches(blocks, limit_ns, max(1, round(len(blocks) / size))) for blocks in launches]
     by_round, by_launch = np.concatenate(cells), np.array([c.sum(axis=0) for c in cells])
     effect, freedom = _overdispersion(by_round), len(by_round) - 1
     between = _overdispersion(by_launch)
@@ -67,10 +68,10 @@ def design_effect(launches: Launches, limit_ns: float, tail: float) -> float:
     return effect * float(stats.t.isf(tail, freedom) / stats.norm.isf(tail)) ** 2
 
 
-def _batches(blocks: Sequence[Nanoseconds], limit_ns: float) -> Floats:
-    """Requests above the limit and requests, in each of at most `_STRETCHES` stretches of consecutive rounds: float64 `[stretches, 2]`."""
+def _batches(blocks: Sequence[Nanoseconds], limit_ns: float, stretches: int) -> Floats:
+    """Requests above the limit and requests, in each of `stretches` stretches of consecutive rounds: float64 `[stretches, 2]`."""
     counts = np.array([(np.count_nonzero(b > limit_ns), len(b)) for b in blocks], dtype=np.float64)
-    return np.array([part.sum(axis=0) for part in np.array_split(counts, min(len(counts), _STRETCHES))])
+    return np.array([part.sum(axis=0) for part in np.array_split(counts, min(len(counts), stretches))])
 
 
 def _overdispersion(counts: Floats) -> float:
