@@ -52,7 +52,7 @@ def t_interval(values: Floats, level: float) -> tuple[float, float | None, float
 def design_effect(launches: Launches, limit_ns: float, tail: float) -> float:
     """By how much to divide the number of requests above or below `limit_ns` so that bounds at one-sided `tail` hold; at least 1.
 
-    How many times more the share above the limit varies between stretches of rounds (a quarter of an average launch: what disturbs one
+    How many times more the share above the limit varies between stretches of rounds (a quarter of an average launch: what disturbs it
     may last for many rounds) than for independent requests; between launches instead, when they vary more than their stretches explain
     (F test at a liberal 25 %, Bancroft 1944). Times (t / z)^2, as the variance itself is estimated.
     """
