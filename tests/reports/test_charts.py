@@ -9,6 +9,7 @@ import pytest
 from liftgate.core.estimate import Estimate
 from liftgate.reports import charts
 from liftgate.reports.labels import Box, place
+from liftgate.reports.limits import LimitLine
 from liftgate.reports.svg import CHAR, hue, shorten
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -58,7 +59,7 @@ def test_charts_of_nothing_are_nothing() -> None:
 @pytest.mark.parametrize(("limit", "anchor"), [(1.1, "start"), (9.0, "end")])
 def test_the_name_of_a_limit_on_latency_stays_inside_the_plot(limit: float, anchor: str) -> None:
     points = [charts.Point(name=f"v{x}", series=0, x=est(x, x, x), y=est(0.3, 0.2, 0.4)) for x in (1.0, 10.0)]
-    line = charts.LimitLine(axis="x", value=limit, name="latency_p95 max_regress 10% on local")
+    line = LimitLine(axis="x", value=limit, name="latency_p95 max_regress 10% on local")
     root = ElementTree.fromstring(str(charts.scatter(points, title="t", x_title="x", y_title="y", limits=[line])))
     assert [e.get("text-anchor") for e in root.iter(f"{SVG}text") if e.text == line.name] == [anchor]
 
