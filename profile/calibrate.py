@@ -19,8 +19,9 @@ from ..core.requests import Requests, RequestsRef
 from ..core.store import Store
 from .budget import LATENCY, Budget, Conditions, Gate, MaxRegress
 from .inputs import Model, check_duration, load_placements, load_requests, load_subjects
+from .launch import Subject
 from .machines.instance import LOCAL
-from .measure import LAUNCHES, Run, Subject, measure
+from .measure import LAUNCHES, Run, measure
 from .result import QUANTILES, Label
 from .sequential import PairedRounds, detectable, direction, paired_rounds
 

@@ -21,8 +21,9 @@ from .budget import LATENCY, Budget, Conditions, MaxRegress, read_budget
 from .calibrate import check_margins, find_calibration
 from .inputs import Model, check_duration, check_segments, load_placements, load_requests, load_subjects
 from .judge import Evidence, clear, verdict
+from .launch import Subject
 from .machines.instance import LOCAL, Placement
-from .measure import LAUNCHES, Run, Subject, measure
+from .measure import LAUNCHES, Run, measure
 from .result import Candidate, Comparison
 from .run_folder import check_folder, write_run
 from .summary import summarize

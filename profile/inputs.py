@@ -17,13 +17,14 @@ from ..core.store import Store
 from ..runtime.session import SessionSettings, open_session
 from .budget import Budget
 from .generate import requests_from_signature
+from .launch import Subject
 from .machines.confine import limit_memory
 from .machines.instance import Placement, find_instance
 from .machines.placement import place
 from .machines.recognise import recognise
-from .measure import MOST_LAUNCHES, Subject
 
 Model = str | Path | ModelArtifact
+MOST_LAUNCHES = 1000
 
 
 def check_duration(seconds: float, launches: int) -> None:

@@ -24,7 +24,8 @@ from ..core.multiplicity import holm
 from ..core.verdict import Finding, Outcome, Verdict, judge
 from ..quality.evaluate import PairedPart
 from .budget import LATENCY, Budget, Conditions, Gate, Max, MaxDrop, MaxRegress
-from .measure import MOST_LAUNCHES, Run, lag_reasons
+from .inputs import MOST_LAUNCHES
+from .measure import Run, lag_reasons
 from .sequential import FALSE_ALARM, FEWEST_LAUNCHES, detectable, paired_rounds, relative_gate, requests_per_round
 from .statistics import Decision, absolute_gate, mean_gate, quantile_estimate, resampled_gate, t_interval
 

@@ -13,8 +13,10 @@ from typing import TypeVar
 
 import msgspec
 
+from ..core.artifact import ModelRef
 from ..core.errors import InputError, RunFailed
 from ..core.session_defaults import Device
+from ..core.signature import Signature
 from .machines.confine import Cell, Confinement
 from .protocol import Answer, Block, BlockDone, Command, Ended, Open, Ready, Refused, Schedule, ScheduleDone, Stop
 
@@ -22,6 +24,15 @@ A = TypeVar("A", bound=Answer)
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 WORKER = "liftgate.profile.worker"
 _PATIENCE_S = 10.0
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """A model to measure: how results name it, the path a worker loads it from, and the module that the worker runs."""
+
+    ref: ModelRef
+    path: Path
+    signature: Signature
+    worker: str = WORKER
 
 
 class WorkerHandle:

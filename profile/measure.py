@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ..core.artifact import ModelRef
 from ..core.progress import Progress, silent
 from ..core.requests import Requests
-from ..core.signature import Signature
 from ..core.store import Store
 from .arrivals import Poisson
 from .budget import Conditions
 from .health import disturbances, drift, read_counters
-from .launch import WORKER, WorkerHandle, aside
-from .machines.confine import confined
+from .launch import Subject, WorkerHandle
 from .machines.instance import Placement
 from .protocol import Ended, Ready
 from .samples import SampleBlock, Samples
+from .setting import Positions, laid_out, pilot, pool_of, start_workers
 
-LAUNCHES, MOST_LAUNCHES = 8, 1000
+LAUNCHES = 8
 # Rounds are short, so that a neighbour's burst mostly lasts longer than one and hits both models; a round costs a switch between processes,
 # so they are not shorter.
 _BLOCK_S = 0.025
@@ -35,17 +31,6 @@ _OPEN_BLOCK_S = 0.5
 _PATIENCE_NS = 500_000_000
 # Of p95, or of a limit: how late the 99th percentile of requests may be begun by a free server.
 LAG_LIMIT = 0.05
-_LARGEST_POOL, _POOL_BYTES = 1000, 256 * 2**20
-_PILOT_REQUESTS, _PILOT_S = 50, 0.3
-
-
-class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """A model to measure: how results name it, the path a worker loads it from, and the module that the worker runs."""
-
-    ref: ModelRef
-    path: Path
-    signature: Signature
-    worker: str = WORKER
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,9 +129,7 @@ def measure(
     at = Conditions(instance=placement.instance.name, rate_per_s=rate_per_s)
     gathered = _Gathered(subjects, placement, at, pool, planned=launches)
     what = f"measuring on {at.name}"
-    with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
-        file = Path(folder) / "requests.parquet"
-        pool.write(file)
+    with laid_out(pool, placement.cpus) as file:
         positions = Positions(len(pool), rng)
         number = 0
         for launch in range(launches):
@@ -234,64 +217,6 @@ def _ask(worker: WorkerHandle, indices: npt.NDArray[np.int64], due_ns: npt.NDArr
     answered, lag_ns = (np.frombuffer(part, dtype="<i8").astype(np.int64) for part in (done.latency, done.lag))
     ns = np.concatenate([answered, give_up_ns - due_ns[len(answered) :]])
     return Turn(ns=ns, block_ns=int((due_ns + ns).max()), lag_ns=lag_ns, wait=done.wait)
-
-
-def start_workers(
-    subjects: Sequence[Subject], placement: Placement, store: Store, requests: Path, *, living: ExitStack, rng: np.random.Generator
-) -> tuple[list[WorkerHandle], list[Ready]]:
-    """A fresh worker per model; `living` ends them.
-
-    They start one after another so that none loads beside another, in random order because the first finds another memory than the last.
-    """
-    started: dict[int, tuple[WorkerHandle, Ready]] = {}
-    confinement = living.enter_context(confined(placement))
-    for model in rng.permutation(len(subjects)).tolist():
-        subject = subjects[model]
-        worker = WorkerHandle(subject.ref.name, placement.cpus, placement.threads, module=subject.worker, confinement=confinement)
-        living.callback(worker.kill)
-        started[model] = (worker, worker.open(subject.path, store.root, requests, placement.threads))
-    return [started[model][0] for model in range(len(subjects))], [started[model][1] for model in range(len(subjects))]
-
-
-class Positions:
-    """Draws positions so that every request has its turn before any comes again."""
-
-    def __init__(self, size: int, rng: np.random.Generator) -> None:
-        self._size = size
-        self._rng = rng
-        self._left = np.zeros(0, dtype=np.int64)
-
-    def draw(self, count: int) -> np.ndarray:
-        """The next `count` positions, int64 `[count]`."""
-        while len(self._left) < count:
-            self._left = np.concatenate([self._left, self._rng.permutation(self._size)])
-        taken, self._left = self._left[:count], self._left[count:]
-        return taken
-
-
-def pilot(worker: WorkerHandle, pool: int) -> float:
-    """Warm a worker up and learn how many seconds a request takes."""
-    spent = 0.0
-    speed = 0.0
-    size = 1
-    while spent < _PILOT_S and size <= _PILOT_REQUESTS:
-        done = worker.block(tuple(i % pool for i in range(size)), 0)
-        block_s = float(np.frombuffer(done.samples, dtype="<i8").sum()) / 1e9
-        spent += block_s
-        speed = block_s / size
-        size *= 5
-    return speed
-
-
-def pool_of(subjects: Sequence[Subject], requests: Requests, rng: np.random.Generator) -> Requests:
-    """The requests to replay: all, or a random thousand of them, or as many as fit 256 MiB once they are tensors."""
-    size = min(len(requests), _LARGEST_POOL)
-    few = requests.take(range(min(8, len(requests))))
-    for subject in subjects:
-        feeds = list(few.restrict(subject.signature).feeds(subject.signature))
-        each = sum(array.nbytes for feed in feeds for array in feed.values()) / len(feeds)
-        size = max(1, min(size, int(_POOL_BYTES / max(each, 1))))
-    return requests if size == len(requests) else requests.take(np.sort(rng.choice(len(requests), size, replace=False)).tolist())
 
 
 def memory_reasons(told: Sequence[Launch], subjects: Sequence[Subject], placement: Placement) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..core.estimate import Estimate
-from .measure import Run, Subject
+from .launch import Subject
+from .measure import Run
 from .result import QUANTILES, InstanceLatency, LatencyChange, ModelLatency
 from .sequential import PairedRounds, detectable, direction, paired_rounds
 from .statistics import quantile_estimate, t_interval

@@ -18,7 +18,8 @@ from ...core.verdict import Outcome
 from ...profile.budget import Budget, Conditions, parse_budget
 from ...profile.inputs import load_placements, load_subjects
 from ...profile.judge import Evidence, clear, verdict
-from ...profile.measure import Run, Subject, measure
+from ...profile.launch import Subject
+from ...profile.measure import Run, measure
 from ...profile.result import QUANTILES
 from ...profile.sequential import direction, paired_rounds
 from .neighbour import KINDS, Kind, neighbour

@@ -16,8 +16,8 @@ from ...core.requests import Requests
 from ...core.store import Store
 from ...profile.inputs import load_placements, load_subjects
 from ...profile.launch import aside
-from ...profile.measure import pilot, start_workers
 from ...profile.protocol import Block, Open
+from ...profile.setting import pilot, start_workers
 from ...profile.worker import Worker, scheduled_ns
 
 CALLS, REPEATS, BLOCKS, BLOCK_S = 500, 200, 40, 0.1

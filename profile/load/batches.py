@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +14,13 @@ from ...core.progress import Progress, silent
 from ...core.requests import Requests
 from ...core.store import Store
 from ..health import disturbances, read_counters
-from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
-from ..launch import WorkerHandle, aside
+from ..inputs import Model, check_duration, load_placements
+from ..launch import WorkerHandle
 from ..machines.instance import LOCAL
-from ..measure import LAUNCHES, Launch, Positions, memory_reasons, pool_of, start_workers
+from ..measure import LAUNCHES, Launch, memory_reasons
 from ..merge import check_mergeable
 from ..result import QUANTILES
+from ..setting import Positions, laid_out, set_up, start_workers
 from ..statistics import quantile_estimate
 from .conditions import conditions_of
 from .result import Batches, BatchSize
@@ -62,26 +60,20 @@ def batches(
     Sizes take turns in rounds, in an order drawn anew. Raises InputError before anything is measured, also where requests of the model do
     not fit one call.
     """
-    begun, started_at = time.monotonic(), datetime.now(UTC)
     check_duration(seconds, launches)
-    store, placement = Store.of(store), load_placements([instance], threads)[0]
-    subjects = load_subjects([model], store)
-    asked = load_requests(requests, subjects, seed)
-    rng = np.random.default_rng(seed)
-    pool = pool_of(subjects, asked, rng)
+    at = set_up([model], requests=requests, placement=load_placements([instance], threads)[0], seed=seed, store=store)
+    placement, subjects, rng = at.placement, at.subjects, at.rng
     if max(sizes) > 1:
-        check_mergeable(subjects[0].signature, pool, subjects[0].ref.name)
-    positions = Positions(len(pool), rng)
+        check_mergeable(subjects[0].signature, at.pool, subjects[0].ref.name)
+    positions = Positions(len(at.pool), rng)
     blocks: list[list[list[npt.NDArray[np.int64]]]] = [[] for _ in sizes]
     told: list[Launch] = []
     waits: list[tuple[int, int] | None] = []
     before = read_counters(placement.cpus)
-    with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
-        file = Path(folder) / "requests.parquet"
-        pool.write(file)
+    with laid_out(at.pool, placement.cpus) as file:
         for launch in range(launches):
             with ExitStack() as living:
-                (worker,), (ready,) = start_workers(subjects, placement, store, file, living=living, rng=rng)
+                (worker,), (ready,) = start_workers(subjects, placement, at.store, file, living=living, rng=rng)
                 calls = [_calls(worker, positions, size) for size in sizes]
                 for mine in blocks:
                     mine.append([])
@@ -95,9 +87,7 @@ def batches(
                 told.append(Launch(model=0, ready=ready, ended=worker.stop()))
     seen = disturbances(before, read_counters(placement.cpus), waits)
     return Batches(
-        conditions=conditions_of(
-            placement, servers=1, asked=asked, pool=pool, subjects=subjects, seed=seed, started_at=started_at, begun=begun
-        ),
+        conditions=conditions_of(at),
         model=subjects[0].ref,
         sizes=tuple(_size(size, mine, sizes[0], blocks[0]) for size, mine in zip(sizes, blocks, strict=True)),
         invalid=seen.fatal + seen.shared + memory_reasons(told, subjects, placement),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
@@ -20,11 +17,12 @@ from ...core.progress import Progress, silent
 from ...core.requests import Requests
 from ...core.store import Store
 from ..health import disturbances, read_counters
-from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
-from ..launch import WorkerHandle, aside
+from ..inputs import Model, check_duration, load_placements
+from ..launch import WorkerHandle
 from ..machines.instance import LOCAL
-from ..measure import Launch, memory_reasons, pool_of, start_workers
+from ..measure import Launch, memory_reasons
 from ..protocol import Ended, Ready
+from ..setting import laid_out, set_up, start_workers
 from .conditions import conditions_of
 from .page_cache import cached_share, drop, files_of
 from .result import ColdLaunch, ColdStart, ModelColdStart
@@ -52,21 +50,15 @@ def coldstart(
     With `cold_cache` the model's own files are put out of the page cache before every start; the runtime's libraries stay. Raises
     InputError before anything is measured, RunFailed when a worker dies.
     """
-    begun, started_at = time.monotonic(), datetime.now(UTC)
     check_duration(1, launches)
-    store, placement = Store.of(store), load_placements([instance], threads)[0]
-    subjects = load_subjects(models, store)
-    asked = load_requests(requests, subjects, seed)
-    rng = np.random.default_rng(seed)
-    pool = pool_of(subjects, asked, rng)
-    order = rng.permutation(len(pool))
+    at = set_up(models, requests=requests, placement=load_placements([instance], threads)[0], seed=seed, store=store)
+    placement, subjects, rng = at.placement, at.subjects, at.rng
+    shuffled = at.pool.take(rng.permutation(len(at.pool)).tolist())
     told: list[list[ColdLaunch]] = [[] for _ in subjects]
     ends: list[Launch] = []
     waits: list[tuple[int, int] | None] = []
     before = read_counters(placement.cpus)
-    with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
-        file = Path(folder) / "requests.parquet"
-        pool.take(order.tolist()).write(file)
+    with laid_out(shuffled, placement.cpus) as file:
         for launch in range(launches):
             for turn, model in enumerate(rng.permutation(len(subjects)).tolist()):
                 files = files_of(subjects[model].path)
@@ -74,16 +66,14 @@ def coldstart(
                     drop(files)
                 cached = cached_share(files)
                 with ExitStack() as living:
-                    (worker,), (ready,) = start_workers([subjects[model]], placement, store, file, living=living, rng=rng)
-                    ns, spent = _first_requests(worker, ready, len(pool))
+                    (worker,), (ready,) = start_workers([subjects[model]], placement, at.store, file, living=living, rng=rng)
+                    ns, spent = _first_requests(worker, ready, len(at.pool))
                     waits += spent
                     ends.append(Launch(model=model, ready=ready, ended=worker.stop()))
                     told[model].append(_launch(ready, ends[-1].ended, ns, cached))
                 progress(f"cold starts on {placement.instance.name}", launch * len(subjects) + turn + 1, launches * len(subjects))
     seen = disturbances(before, read_counters(placement.cpus), waits)
-    conditions = conditions_of(
-        placement, servers=1, asked=asked, pool=pool, subjects=subjects, seed=seed, started_at=started_at, begun=begun
-    )
+    conditions = conditions_of(at)
     if cold_cache:
         conditions = msgspec.structs.replace(conditions, note=f"{conditions.note}; at these starts the model's files were not")
     return ColdStart(

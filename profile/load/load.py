@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
-import numpy as np
 
 from ...core.artifact import ModelRef
 from ...core.errors import InputError
@@ -19,11 +15,12 @@ from ...core.requests import Requests
 from ...core.store import Store
 from ..arrivals import Arrivals, ref_of
 from ..health import disturbances, drift, read_counters
-from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
-from ..launch import aside
+from ..inputs import Model, check_duration, load_placements
+from ..launch import Subject
 from ..machines.instance import LOCAL, Placement
-from ..measure import LAUNCHES, Launch, Positions, Subject, lag_reasons, memory_reasons, pool_of, start_workers
+from ..measure import LAUNCHES, Launch, lag_reasons, memory_reasons
 from ..result import QUANTILES
+from ..setting import Positions, Setting, laid_out, set_up, start_workers
 from ..statistics import quantile_estimate
 from .conditions import conditions_of
 from .limits import LatencyLimit, parse_limits
@@ -63,62 +60,42 @@ def load(
     Models take turns, in an order drawn anew for every launch, at the same requests and the same arrivals. `budget` holds limits as text or
     the path of a budget file. Raises InputError before anything is measured, RunFailed when a worker dies.
     """
-    begun, started_at = time.monotonic(), datetime.now(UTC)
     check_duration(seconds, launches)
-    store, count = Store.of(store), _requests_per_launch(arrivals, seconds, launches)
+    count = _requests_per_launch(arrivals, seconds, launches)
     placement = placed(instance, threads, servers)
-    subjects = load_subjects(models, store)
-    check_servers(subjects, servers)
     limits = () if budget is None else parse_limits(budget, instance=placement.instance.name)
-    asked = load_requests(requests, subjects, seed)
-    rng = np.random.default_rng(seed)
-    pool = pool_of(subjects, asked, rng)
+    at = set_up(models, requests=requests, placement=placement, seed=seed, store=store)
+    check_servers(at.subjects, servers)
     before = read_counters(placement.cpus)
-    trials, told = _measure(
-        subjects, pool, placement, arrivals, count=count, launches=launches, servers=servers, rng=rng, store=store, progress=progress
-    )
+    trials, told = _measure(at, arrivals, count=count, launches=launches, servers=servers, progress=progress)
     seen = disturbances(before, read_counters(placement.cpus), [trial.wait for mine in trials for trial in mine])
-    invalid = seen.fatal + seen.shared + memory_reasons(told, subjects, placement)
+    invalid = seen.fatal + seen.shared + memory_reasons(told, at.subjects, placement)
     result = Load(
-        conditions=conditions_of(
-            placement, servers=servers, asked=asked, pool=pool, subjects=subjects, seed=seed, started_at=started_at, begun=begun
-        ),
+        conditions=conditions_of(at, servers=servers),
         arrivals=ref_of(arrivals),
         models=tuple(
-            summary(s.ref, mine, servers=servers, limits=limits, trusted=not invalid) for s, mine in zip(subjects, trials, strict=True)
+            summary(s.ref, mine, servers=servers, limits=limits, trusted=not invalid) for s, mine in zip(at.subjects, trials, strict=True)
         ),
         invalid=invalid,
     )
-    return LoadRun(result=result, request_ids=tuple(pool.request_ids), trials=tuple(tuple(mine) for mine in trials))
+    return LoadRun(result=result, request_ids=tuple(at.pool.request_ids), trials=tuple(tuple(mine) for mine in trials))
 
 
 def _measure(
-    subjects: Sequence[Subject],
-    pool: Requests,
-    placement: Placement,
-    arrivals: Arrivals,
-    *,
-    count: int,
-    launches: int,
-    servers: int,
-    rng: np.random.Generator,
-    store: Store,
-    progress: Progress,
+    at: Setting, arrivals: Arrivals, *, count: int, launches: int, servers: int, progress: Progress
 ) -> tuple[list[list[Trial]], list[Launch]]:
     """Every model's trials, one of `count` requests per launch, and what its processes told."""
-    positions = Positions(len(pool), rng)
-    trials: list[list[Trial]] = [[] for _ in subjects]
+    positions = Positions(len(at.pool), at.rng)
+    trials: list[list[Trial]] = [[] for _ in at.subjects]
     told: list[Launch] = []
-    with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
-        file = Path(folder) / "requests.parquet"
-        pool.write(file)
+    with laid_out(at.pool, at.placement.cpus) as file:
         for launch in range(launches):
             with ExitStack() as living:
-                workers, readies = start_workers(subjects, placement, store, file, living=living, rng=rng)
-                drawn, due_ns = positions.draw(count), arrivals.draw(count, rng)
-                for turn, model in enumerate(rng.permutation(len(subjects)).tolist()):
+                workers, readies = start_workers(at.subjects, at.placement, at.store, file, living=living, rng=at.rng)
+                drawn, due_ns = positions.draw(count), arrivals.draw(count, at.rng)
+                for turn, model in enumerate(at.rng.permutation(len(at.subjects)).tolist()):
                     trials[model].append(play(workers[model], drawn, due_ns, servers))
-                    progress(f"load on {placement.instance.name}", launch * len(subjects) + turn + 1, launches * len(subjects))
+                    progress(f"load on {at.placement.instance.name}", launch * len(at.subjects) + turn + 1, launches * len(at.subjects))
                 told += [Launch(model=m, ready=readies[m], ended=worker.stop()) for m, worker in enumerate(workers)]
     return trials, told
 

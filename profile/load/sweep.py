@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -16,11 +13,12 @@ from ...core.requests import Requests
 from ...core.store import Store
 from ..arrivals import Arrivals, Poisson, ref_of
 from ..health import disturbances, read_counters
-from ..inputs import Model, check_duration, load_requests, load_subjects
-from ..launch import WorkerHandle, aside
-from ..machines.instance import LOCAL, Instance, Placement, Price
-from ..measure import LAG_LIMIT, Launch, Positions, Subject, memory_reasons, pilot, pool_of, start_workers
+from ..inputs import Model, check_duration
+from ..launch import Subject, WorkerHandle
+from ..machines.instance import LOCAL, Instance, Price
+from ..measure import LAG_LIMIT, Launch, memory_reasons
 from ..result import Label
+from ..setting import Positions, Setting, laid_out, pilot, set_up, start_workers
 from .conditions import conditions_of
 from .limits import LatencyLimit, parse_limits
 from .load import check_servers, placed
@@ -66,60 +64,41 @@ def sweep(
     Models take turns, trial by trial. `arrivals` is a trace to scale, Poisson when None. Raises InputError before anything is measured,
     RunFailed when a worker dies.
     """
-    begun, started_at = time.monotonic(), datetime.now(UTC)
     check_duration(seconds, 1)
-    store, placement = Store.of(store), placed(instance, threads, servers)
+    placement = placed(instance, threads, servers)
     limits = parse_limits(budget, instance=placement.instance.name)
-    subjects = load_subjects(models, store)
-    check_servers(subjects, servers)
-    asked = load_requests(requests, subjects, seed)
-    rng = np.random.default_rng(seed)
-    pool = pool_of(subjects, asked, rng)
+    at = set_up(models, requests=requests, placement=placement, seed=seed, store=store)
+    check_servers(at.subjects, servers)
     shape = arrivals or Poisson(rate_per_s=1.0)
-    lines = [_Line(subject, limits, servers, seconds, Positions(len(pool), rng)) for subject in subjects]
+    lines = [_Line(subject, limits, servers, seconds, Positions(len(at.pool), at.rng)) for subject in at.subjects]
     before = read_counters(placement.cpus)
-    told = _search(lines, subjects, pool, placement, shape, seconds=seconds, rng=rng, store=store, progress=progress)
+    told = _search(lines, at, shape, seconds=seconds, progress=progress)
     seen = disturbances(before, read_counters(placement.cpus), [trial.wait for line in lines for trial in line.trials])
     return Sweep(
-        conditions=conditions_of(
-            placement, servers=servers, asked=asked, pool=pool, subjects=subjects, seed=seed, started_at=started_at, begun=begun
-        ),
+        conditions=conditions_of(at, servers=servers),
         arrivals=ref_of(shape),
         limits=limits,
         models=tuple(line.result(placement.instance, placement.label) for line in lines),
-        invalid=seen.fatal + seen.shared + memory_reasons(told, subjects, placement),
+        invalid=seen.fatal + seen.shared + memory_reasons(told, at.subjects, placement),
     )
 
 
-def _search(
-    lines: Sequence[_Line],
-    subjects: Sequence[Subject],
-    pool: Requests,
-    placement: Placement,
-    shape: Arrivals,
-    *,
-    seconds: float,
-    rng: np.random.Generator,
-    store: Store,
-    progress: Progress,
-) -> list[Launch]:
+def _search(lines: Sequence[_Line], at: Setting, shape: Arrivals, *, seconds: float, progress: Progress) -> list[Launch]:
     """Give every model's search one trial after another, in turns, until all are done or out of time; what its processes told."""
     told: list[Launch] = []
-    what, total = f"sweep on {placement.instance.name}", round(seconds * len(lines))
-    with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
-        file = Path(folder) / "requests.parquet"
-        pool.write(file)
+    what, total = f"sweep on {at.placement.instance.name}", round(seconds * len(lines))
+    with laid_out(at.pool, at.placement.cpus) as file:
         while waiting := [number for number, line in enumerate(lines) if line.upcoming() is not None]:
             with ExitStack() as living:
-                workers, readies = start_workers(subjects, placement, store, file, living=living, rng=rng)
+                workers, readies = start_workers(at.subjects, at.placement, at.store, file, living=living, rng=at.rng)
                 for number in waiting:
-                    lines[number].begin(workers[number], len(pool))
+                    lines[number].begin(workers[number], len(at.pool))
                 # No process tries a rate twice: what is confirmed is not one process's luck.
                 tried: set[tuple[int, float]] = set()
                 while turn := [(n, rate) for n in waiting if (rate := lines[n].upcoming()) is not None and (n, rate) not in tried]:
-                    for position in rng.permutation(len(turn)).tolist():
+                    for position in at.rng.permutation(len(turn)).tolist():
                         number, rate = turn[position]
-                        lines[number].trial(workers[number], rate, shape, int(rng.integers(2**31)))
+                        lines[number].trial(workers[number], rate, shape, int(at.rng.integers(2**31)))
                         tried.add((number, rate))
                         progress(what, round(sum(min(line.spent_s, seconds) for line in lines)), total)
                 told += [Launch(model=m, ready=readies[m], ended=worker.stop()) for m, worker in enumerate(workers)]

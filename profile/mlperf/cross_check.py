@@ -7,12 +7,9 @@ block by LoadGen and one by us; which goes first is drawn. Both run in the same 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
@@ -24,15 +21,16 @@ from ...core.requests import Requests
 from ...core.store import Store
 from ..arrivals import check_rate
 from ..health import disturbances, read_counters
-from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
-from ..launch import WorkerHandle, aside
+from ..inputs import Model, check_duration, load_placements
+from ..launch import Subject, WorkerHandle
 from ..load.conditions import conditions_of
 from ..load.limits import LatencyLimit, parse_limits
 from ..machines.confine import Confinement, confined
 from ..machines.instance import LOCAL
-from ..measure import Launch, Positions, Subject, memory_reasons, pilot, pool_of
+from ..measure import Launch, memory_reasons
 from ..protocol import Loadgen, LoadgenDone
 from ..samples import Nanoseconds
+from ..setting import Positions, laid_out, pilot, set_up
 from .agreement import rule
 from .loadgen import DETAIL_FILE, read_judgement, require_loadgen
 from .result import CrossCheck, LoadgenVerdict
@@ -97,42 +95,34 @@ def cross_check(
     Without a rate the model is kept busy half of the time. `budget` holds a latency limit, as text or the path of a budget file, that
     LoadGen judges by. Raises InputError before anything is measured, RunFailed when the worker dies, as it does when LoadGen aborts.
     """
-    begun, started_at = time.monotonic(), datetime.now(UTC)
     version = require_loadgen()
     check_duration(seconds, launches)
     if rate_per_s is not None:
         check_rate(rate_per_s, "--rate")
     placement = load_placements([instance], threads)[0]
     limit = _limit(budget, placement.instance.name)
-    store = Store.of(store)
-    subjects = load_subjects([model], store)
-    asked = load_requests(requests, subjects, seed)
-    rng = np.random.default_rng(seed)
-    pool = pool_of(subjects, asked, rng)
+    at = set_up([model], requests=requests, placement=placement, seed=seed, store=store)
     before = read_counters(placement.cpus)
-    with TemporaryDirectory(prefix="liftgate-") as name, confined(placement) as confinement, aside(placement.cpus):
-        pool.write(Path(name) / "requests.parquet")
+    with laid_out(at.pool, placement.cpus) as file, confined(placement) as confinement:
         start = _Start(
-            subject=subjects[0],
+            subject=at.subjects[0],
             confinement=confinement,
-            store=store,
-            folder=Path(name),
+            store=at.store,
+            folder=file.parent,
             limit=limit,
-            pool=len(pool),
+            pool=len(at.pool),
             worker=worker,
         )
-        found = _Session(start, rng)
+        found = _Session(start, at.rng)
         found.measure(seconds, launches, rate_per_s, progress)
     seen = disturbances(before, read_counters(placement.cpus), [w for gathered in found.gathered for w in gathered.waits])
     return CrossCheck(
-        model=subjects[0].ref,
-        conditions=conditions_of(
-            placement, servers=1, asked=asked, pool=pool, subjects=subjects, seed=seed, started_at=started_at, begun=begun
-        ),
+        model=at.subjects[0].ref,
+        conditions=conditions_of(at),
         loadgen_version=version,
         rule=rule(),
-        scenarios=tuple(scenario_check(gathered, rng) for gathered in found.gathered),
-        invalid=seen.fatal + memory_reasons(found.told, subjects, placement),
+        scenarios=tuple(scenario_check(gathered, at.rng) for gathered in found.gathered),
+        invalid=seen.fatal + memory_reasons(found.told, at.subjects, placement),
         unsteady=seen.shared,
     )
 

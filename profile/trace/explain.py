@@ -18,10 +18,10 @@ from ...core.progress import Progress, silent
 from ...core.requests import Requests
 from ...core.store import Store
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
-from ..launch import WORKER, WorkerHandle, aside
+from ..launch import WORKER, Subject, WorkerHandle, aside
 from ..machines.instance import LOCAL, Placement
-from ..measure import Positions, Subject, pilot, pool_of
 from ..sequential import FEWEST_LAUNCHES
+from ..setting import Positions, pilot, pool_of
 from .attribute import OUTSIDE, Attribution, Paired, attribute, middle
 from .explanation import Change, Explanation, Unprofiled
 from .nodes import read_worker_trace

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 
@@ -15,8 +14,9 @@ from ...core.progress import Progress, silent
 from ...core.requests import Requests
 from ...core.store import Store
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
-from ..launch import WorkerHandle, aside
+from ..launch import WorkerHandle
 from ..machines.instance import LOCAL
+from ..setting import laid_out
 from .sampler import Format, check_traceable, sample
 
 _FORMATS: dict[str, Format] = {".svg": "flamegraph", ".json": "speedscope", ".txt": "raw"}
@@ -60,9 +60,7 @@ def flame(
     few = asked.take(range(min(len(asked), _MOST_REQUESTS)))
     worker = WorkerHandle(subject.ref.name, placement.cpus, placement.threads)
     try:
-        with TemporaryDirectory(prefix="liftgate-") as folder, new_file(out) as temporary, aside(placement.cpus):
-            file = Path(folder) / "requests.parquet"
-            few.write(file)
+        with laid_out(few, placement.cpus) as file, new_file(out) as temporary:
             worker.open(subject.path, store.root, file, placement.threads)
             busy = keep_asking(worker, len(few), seconds, progress)
             found = sample(worker.pid, temporary, kind, seconds=seconds, native=native, idle=idle, meanwhile=busy)

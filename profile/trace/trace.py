@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
@@ -16,10 +15,10 @@ from ...core.progress import Progress, silent
 from ...core.requests import Requests
 from ...core.store import Store
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
-from ..launch import WorkerHandle, aside
+from ..launch import WorkerHandle
 from ..machines.instance import LOCAL
-from ..measure import Positions, pool_of
 from ..run_folder import check_file
+from ..setting import Positions, laid_out, pool_of
 from .chrome import Slice, Track, chrome_trace, node_slices, span_slices, write_chrome
 from .flame import keep_asking
 from .nodes import BLOCK_KEY, WorkerTrace, read_worker_trace, runs_of
@@ -69,20 +68,18 @@ def trace(
     stack_parts: tuple[list[Slice], list[Track]] = ([], [])
     worker = WorkerHandle(subject.ref.name, placement.cpus, placement.threads, module=WORKER)
     try:
-        with TemporaryDirectory(prefix="liftgate-") as folder, aside(placement.cpus):
-            file = Path(folder) / "requests.parquet"
-            pool.write(file)
+        with laid_out(pool, placement.cpus) as file:
             worker.open(subject.path, store.root, file, placement.threads)
             warm = warm_up(worker, len(pool))
             blocks = _ask(worker, Positions(len(pool), rng), warm.request_s, seconds, progress)
             if stacks:
-                stacks_file = Path(folder) / "stacks.json"
+                stacks_file = file.parent / "stacks.json"
                 stack_parts, said = _stacks(
                     worker, len(pool), stacks_file, seconds=min(seconds, _STACKS_S), native=native, progress=progress
                 )
                 notes += said
             worker.stop()
-            found = read_worker_trace(Path(folder) / TRACE_FILE)
+            found = read_worker_trace(file.parent / TRACE_FILE)
     finally:
         worker.kill()
     first, last = warm.blocks, warm.blocks + blocks

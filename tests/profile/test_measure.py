@@ -12,10 +12,10 @@ from liftgate.core.errors import InputError, RunFailed
 from liftgate.core.requests import Requests
 from liftgate.core.store import Store
 from liftgate.profile.latency import latency
-from liftgate.profile.launch import WorkerHandle, aside
+from liftgate.profile.launch import Subject, WorkerHandle, aside
 from liftgate.profile.machines.instance import find_instance
 from liftgate.profile.machines.placement import place
-from liftgate.profile.measure import Plan, Run, Subject, measure, plan, rounds_of_launches
+from liftgate.profile.measure import Plan, Run, measure, plan, rounds_of_launches
 from liftgate.profile.render import latency_view
 from liftgate.profile.samples import write_samples
 from rich.console import Console, Group
