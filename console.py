@@ -18,6 +18,8 @@ from .core.progress import Progress, silent
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .core.store import Store
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -49,6 +51,13 @@ def progress_bar() -> Iterator[Progress]:
             bar.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]  # rich's TaskID is an int
 
         yield show
+
+
+def open_store(path: Path | None) -> Store:
+    """The store at `path`, or the usual one."""
+    from .core.store import Store  # noqa: PLC0415 - not needed for --help
+
+    return Store.of(path)
 
 
 def say(text: str = "", *, json_path: str | None = None) -> None:

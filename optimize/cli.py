@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import JsonOption, StoreOption, door, progress_bar, say, write_json
+from ..console import JsonOption, StoreOption, door, open_store, progress_bar, say, write_json
 from .blend.cli import blend_command
 from .search.cli import search_command
 
 if TYPE_CHECKING:
     from ..core.artifact import ModelArtifact
-    from ..core.store import Store
     from ..recipes.recipe import Recipe
 
 app = typer.Typer(
@@ -97,7 +96,7 @@ def export_command(
         artifact = export(
             model,
             name=chosen,
-            store=_store(store),
+            store=open_store(store),
             requests=requests,
             weights=weights,
             request_inputs=inputs,
@@ -275,7 +274,7 @@ def inspect(
             request_inputs=inputs,
             candidates=candidates,
             dims=read_dims(dim or []),
-            store=_store(store),
+            store=open_store(store),
             progress=progress,
         )
     say(inspection_text(seen, min(120, shutil.get_terminal_size((120, 24)).columns)), json_path=json_path)
@@ -299,7 +298,7 @@ def _apply(
     from .apply import apply  # noqa: PLC0415 - as above
 
     with progress_bar() as progress:
-        artifact = apply(recipe, model, name=name, requests=requests, base=base, store=_store(store), progress=progress)
+        artifact = apply(recipe, model, name=name, requests=requests, base=base, store=open_store(store), progress=progress)
     _tell(artifact, json_path)
 
 
@@ -308,9 +307,3 @@ def _tell(artifact: ModelArtifact, json_path: str | None) -> None:
 
     say(result_text(artifact), json_path=json_path)
     write_json(artifact.manifest, json_path)
-
-
-def _store(path: Path | None) -> Store:
-    from ..core.store import Store  # noqa: PLC0415 - as above
-
-    return Store.of(path)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import JsonOption, StoreOption, check_json, door, open_console, progress_bar, say, write_json
+from ..console import JsonOption, StoreOption, check_json, door, open_console, open_store, progress_bar, say, write_json
 from .ci import cli as ci
 from .load import cli as load
 from .mlperf import cli as mlperf_cli
+from .options import MODEL_HELP, ControlArgument, InstanceOption, LaunchesOption, RequestsOption, SeedOption, ThreadsOption
 from .trace import cli as trace
 
 if TYPE_CHECKING:
@@ -28,18 +29,10 @@ app = typer.Typer(
     add_completion=False,
 )
 
-_MODEL_HELP = "A name in the store, an artifact folder, or a torch.export archive."
-ControlArgument = Annotated[str, typer.Argument(metavar="CONTROL", help=_MODEL_HELP)]
-RequestsOption = Annotated[
-    Path | None, typer.Option("--requests", metavar="FILE", help="requests.parquet; without it requests are generated from the signature.")
-]
 BudgetOption = Annotated[Path | None, typer.Option("--budget", metavar="FILE", help="budget.toml; without it nothing is judged.")]
-InstanceOption = Annotated[list[str] | None, typer.Option("--instance", metavar="NAME", help="Repeatable. Default: local.")]
+InstancesOption = Annotated[list[str] | None, typer.Option("--instance", metavar="NAME", help="Repeatable. Default: local.")]
 MetricOption = Annotated[list[str] | None, typer.Option("--metric", metavar="NAME", help="Repeatable. Default: ndcg@10 and auc.")]
 SecondsOption = Annotated[float, typer.Option("--seconds", help="Longest time to measure on each instance, without starting processes.")]
-LaunchesOption = Annotated[int, typer.Option("--launches", help="Fresh processes per model.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of orders, samples and resampling.", min=0)]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Default: one per core of the instance.", min=1)]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where results go. Default: in the store.")]
 
 
@@ -57,7 +50,7 @@ def compare_command(
     treatments: Annotated[list[str], typer.Argument(metavar="TREATMENT...", help="One or more models to compare with it.")],
     requests: RequestsOption = None,
     budget: BudgetOption = None,
-    instance: InstanceOption = None,
+    instance: InstancesOption = None,
     metric: MetricOption = None,
     seconds: SecondsOption = 20.0,
     launches: LaunchesOption = 8,
@@ -74,7 +67,7 @@ def compare_command(
     from .compare import compare  # noqa: PLC0415 - --help must not wait for pyarrow and scipy
 
     check_json(json_path)
-    shelf = _store(store)
+    shelf = open_store(store)
     folder = out or _run_folder(shelf, control, treatments[0])
     with progress_bar() as progress:
         result = compare(
@@ -113,7 +106,7 @@ def compare_command(
 @door
 def gate_command(
     control: ControlArgument,
-    treatment: Annotated[str, typer.Argument(metavar="TREATMENT", help=_MODEL_HELP)],
+    treatment: Annotated[str, typer.Argument(metavar="TREATMENT", help=MODEL_HELP)],
     budget: Annotated[Path, typer.Option("--budget", metavar="FILE", help="budget.toml.")],
     requests: RequestsOption = None,
     undecided: Annotated[Undecided, typer.Option("--undecided", help="Exit with 3 (fail) or 0 (warn).")] = Undecided.fail,
@@ -140,7 +133,7 @@ def gate_command(
     outputs = ci.wanted_outputs(
         junit=junit, summary=summary, annotations=annotations, comment=comment, comment_key=comment_key, trend=trend
     )
-    shelf = _store(store)
+    shelf = open_store(store)
     folder = out or _run_folder(shelf, control, treatment)
     judged = read_budget(budget)
     with progress_bar() as progress:
@@ -168,8 +161,8 @@ def gate_command(
 @app.command("run")
 @door
 def run_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL_HELP)],
-    instance: Annotated[str, typer.Option("--instance", metavar="NAME", help="See `profile instances`.")] = "local",
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    instance: InstanceOption = "local",
     requests: RequestsOption = None,
     seconds: SecondsOption = 20.0,
     launches: LaunchesOption = 8,
@@ -214,7 +207,7 @@ def run_command(
             seconds=seconds,
             launches=launches,
             seed=seed,
-            store=_store(store),
+            store=open_store(store),
             threads=threads,
             json_path=json_path,
         )
@@ -227,7 +220,7 @@ def run_command(
             seconds=seconds,
             launches=launches,
             seed=seed,
-            store=_store(store),
+            store=open_store(store),
             threads=threads,
             progress=progress,
         )
@@ -242,7 +235,7 @@ def run_command(
 def calibrate_command(
     model: ControlArgument,
     requests: RequestsOption = None,
-    instance: Annotated[str, typer.Option("--instance", metavar="NAME", help="See `profile instances`.")] = "local",
+    instance: InstanceOption = "local",
     comparisons: Annotated[int, typer.Option("--comparisons", help="How often the model is compared with itself.")] = 10,
     seconds: Annotated[float, typer.Option("--seconds", help="How long each comparison measures.")] = 10.0,
     launches: LaunchesOption = 8,
@@ -267,7 +260,7 @@ def calibrate_command(
             seconds=seconds,
             launches=launches,
             seed=seed,
-            store=_store(store),
+            store=open_store(store),
             threads=threads,
             progress=progress,
         )
@@ -308,12 +301,6 @@ def _show(result: Comparison, folder: Path, json_path: str | None) -> None:
     open_console(json_path).print(comparison_view(result))
     say(f"\nresults and raw samples: {folder}\nreport: liftgate report {folder}", json_path=json_path)
     write_json(result, json_path)
-
-
-def _store(path: Path | None) -> Store:
-    from ..core.store import Store  # noqa: PLC0415
-
-    return Store.of(path)
 
 
 def _run_folder(store: Store, control: str, treatment: str) -> Path:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 
-from ..core.artifact import ModelArtifact
 from ..core.errors import InputError
 from ..core.machine import this_machine, tool_versions
 from ..core.progress import Progress, silent
@@ -19,6 +18,7 @@ from ..core.store import Store
 from ..quality.evaluate import METRICS, Evaluation, PairedPart, evaluate_users, pair
 from .budget import LATENCY, Budget, Conditions, MaxRegress, read_budget
 from .calibrate import check_margins, find_calibration
+from .command import obstacles_to_repeating, repeatable, repeated, settings
 from .inputs import Model, check_duration, check_segments, load_placements, load_requests, load_subjects
 from .judge import Evidence, clear, verdict
 from .launch import Subject
@@ -82,18 +82,16 @@ def compare(
         for at, placement in placements.items()
     }
     pairs = [pair(evaluations[0], other) for other in evaluations[1:]] or [()] * len(treatments)
-    words = ["profile", "compare", *(_model_word(model, store) for model in (control, *treatments))]
-    words += [] if requests is None else ["--requests", str(requests)]
-    words += [] if budget is None else ["--budget", str(budget)]
     closed = [at.instance for at in runs if at.rate_per_s is None]
-    words += _repeated(
-        "--instance", closed, (LOCAL, *(at.instance for at in (judged.conditions if judged else ()) if at.rate_per_s is None))
-    )
-    words += _repeated("--metric", _metrics(metrics, judged), _metrics(METRICS, judged))
-    words += ["--seconds", f"{seconds:.15g}", "--launches", str(launches), "--seed", str(seed)]
-    words += ["--threads", str(threads)] if threads is not None else []
-    words += ["--store", str(store.root)] if store.root != Store.default().root else []
-    obstacles = _obstacles(requests, budget, instances=closed, metrics=_metrics(metrics, judged))
+    usual = [LOCAL, *(at.instance for at in (judged.conditions if judged else ()) if at.rate_per_s is None)]
+    chosen = _metrics(metrics, judged)
+    obstacles = obstacles_to_repeating(requests, budget, instances=[at.name for at in runs], metrics=chosen)
+    words = [
+        *repeatable((control, *treatments), requests=requests, budget=budget, store=store),
+        *repeated("--instance", closed, usual),
+        *repeated("--metric", chosen, _metrics(METRICS, judged)),
+        *settings(seconds=seconds, launches=launches, seed=seed, threads=threads, store=store),
+    ]
     result = Comparison(
         control=subjects[0].ref,
         candidates=tuple(_candidate(number, subjects, runs, parts, judged) for number, parts in enumerate(pairs, start=1)),
@@ -175,33 +173,6 @@ def _candidate(
         quality=tuple(part.change() for part in parts),
         verdict=verdict(budget, evidence) if budget is not None else None,
     )
-
-
-def _model_word(model: Model, store: Store) -> str:
-    """How the command line calls a model: an artifact by its name while the name leads to it, else by its path."""
-    if not isinstance(model, ModelArtifact):
-        return str(model)
-    name = model.manifest.name
-    named = name in store.names() and store.resolve(name).path.resolve() == model.path.resolve()
-    return name if named else str(model.path)
-
-
-def _repeated(option: str, values: Sequence[str], usual: Sequence[str]) -> list[str]:
-    """`option` once per value; nothing when the values are what the command does anyway."""
-    return [] if tuple(values) == tuple(dict.fromkeys(usual)) else [word for value in values for word in (option, value)]
-
-
-def _obstacles(
-    requests: Requests | Path | str | None, budget: Budget | Path | str | None, *, instances: Sequence[str], metrics: Sequence[str]
-) -> list[str]:
-    """Why no command line repeats a comparison; empty when one does."""
-    found = [
-        f"the {what} came from memory"
-        for what, given in (("requests", requests), ("budget", budget))
-        if isinstance(given, Requests | Budget)
-    ]
-    found += [f"no {what} was asked for" for what, given in (("instance", instances), ("metric", metrics)) if not given]
-    return found
 
 
 def _notes(requests: Requests, budget: Budget | None, obstacles: Sequence[str], uncalibrated: Sequence[str]) -> tuple[str, ...]:

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ...console import JsonOption, StoreOption, check_json, door, open_console, progress_bar, say, write_json
-
-if TYPE_CHECKING:
-    from ...core.store import Store
+from ...console import JsonOption, StoreOption, check_json, door, open_console, open_store, progress_bar, say, write_json
+from ..options import InstanceOption, LaunchesOption, RequestsOption, SeedOption, ThreadsOption
 
 ModelsArgument = Annotated[
     list[str], typer.Argument(metavar="MODEL...", help="Names in the store, artifact folders, or torch.export archives; the base first.")
 ]
-RequestsOption = Annotated[
-    Path | None, typer.Option("--requests", metavar="FILE", help="requests.parquet; without it requests are generated from the signature.")
-]
 RateOption = Annotated[float | None, typer.Option("--rate", help="Mean requests per second; with --trace, time is scaled to it.")]
 TraceOption = Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Arrival times to replay: CSV or Parquet.")]
 TraceColumnOption = Annotated[str | None, typer.Option("--trace-column", metavar="NAME", help="Default: timestamp, time or the like.")]
-InstanceOption = Annotated[str, typer.Option("--instance", metavar="NAME", help="See `profile instances`.")]
 ServersOption = Annotated[int, typer.Option("--servers", help="Threads that answer requests of one queue.", min=1)]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Threads per request. Default: the cores over the servers.", min=1)]
-LaunchesOption = Annotated[int, typer.Option("--launches", help="Fresh processes per model.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of arrivals, orders and samples.", min=0)]
+PerRequestOption = Annotated[int | None, typer.Option("--threads", help="Threads per request. Default: the cores over the servers.", min=1)]
 BatchOption = Annotated[
     str | None, typer.Option("--batch", metavar="1,4,16", help="Requests per call: time per call and requests per second of each size.")
 ]
@@ -47,7 +39,7 @@ def load_command(
     seconds: Annotated[float, typer.Option("--seconds", help="About how long each model is loaded, over all launches.")] = 20.0,
     launches: LaunchesOption = 5,
     seed: SeedOption = 0,
-    threads: ThreadsOption = None,
+    threads: PerRequestOption = None,
     out: OutOption = None,
     store: StoreOption = None,
     json_path: JsonOption = None,
@@ -71,7 +63,7 @@ def load_command(
             seconds=seconds,
             launches=launches,
             seed=seed,
-            store=_store(store),
+            store=open_store(store),
             threads=threads,
             progress=progress,
         )
@@ -93,7 +85,7 @@ def sweep_command(
     servers: ServersOption = 1,
     seconds: Annotated[float, typer.Option("--seconds", help="At most about this long is each model loaded.")] = 60.0,
     seed: SeedOption = 0,
-    threads: ThreadsOption = None,
+    threads: PerRequestOption = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the result and a plot there.")] = None,
     store: StoreOption = None,
     json_path: JsonOption = None,
@@ -118,7 +110,7 @@ def sweep_command(
             servers=servers,
             seconds=seconds,
             seed=seed,
-            store=_store(store),
+            store=open_store(store),
             threads=threads,
             progress=progress,
         )
@@ -133,14 +125,14 @@ def sweep_command(
 @door
 def coldstart_command(
     models: ModelsArgument,
-    launches: Annotated[int, typer.Option("--launches", help="Fresh processes per model.")] = 10,
+    launches: LaunchesOption = 10,
     cold_cache: Annotated[
         bool, typer.Option("--cold-cache", help="Put the model's files out of the page cache before every start (needs no root).")
     ] = False,
     requests: RequestsOption = None,
     instance: InstanceOption = "local",
     seed: SeedOption = 0,
-    threads: Annotated[int | None, typer.Option("--threads", help="Default: one per core of the instance.", min=1)] = None,
+    threads: ThreadsOption = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the result there.")] = None,
     store: StoreOption = None,
     json_path: JsonOption = None,
@@ -160,7 +152,7 @@ def coldstart_command(
             launches=launches,
             cold_cache=cold_cache,
             seed=seed,
-            store=_store(store),
+            store=open_store(store),
             threads=threads,
             progress=progress,
         )
@@ -198,7 +190,7 @@ def run_batches(
             seconds=seconds,
             launches=launches,
             seed=seed,
-            store=_store(store),
+            store=open_store(store),
             threads=threads,
             progress=progress,
         )
@@ -211,9 +203,3 @@ def _check_out(out: Path | None) -> None:
 
     if out is not None:
         check_folder(out)
-
-
-def _store(path: Path | None) -> Store:
-    from ...core.store import Store  # noqa: PLC0415
-
-    return Store.of(path)

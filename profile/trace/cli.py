@@ -7,22 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...console import JsonOption, StoreOption, check_json, door, open_console, progress_bar, say, write_json
+from ...console import JsonOption, StoreOption, check_json, door, open_console, open_store, progress_bar, say, write_json
+from ..options import MODEL_HELP, ControlArgument, InstanceOption, RequestsOption, SeedOption, ThreadsOption
 
 if TYPE_CHECKING:
     from ...core.store import Store
     from .explanation import Explanation
 
-_MODEL_HELP = "A name in the store, an artifact folder, or a torch.export archive."
-ModelArgument = Annotated[str | None, typer.Argument(metavar="[MODEL]", help=f"{_MODEL_HELP} Or none, with --pid.", show_default=False)]
-RequestsOption = Annotated[
-    Path | None, typer.Option("--requests", metavar="FILE", help="requests.parquet; without it requests are generated from the signature.")
-]
+ModelArgument = Annotated[str | None, typer.Argument(metavar="[MODEL]", help=f"{MODEL_HELP} Or none, with --pid.", show_default=False)]
 _EXPLAIN_S, _EXPLAIN_LAUNCHES = 12.0, 4
 PidOption = Annotated[int | None, typer.Option("--pid", metavar="PID", help="A running `liftgate serve`, instead of a model.", min=1)]
 NativeOption = Annotated[bool, typer.Option("--native/--python-only", help="Show the runtime's own frames, not only Python's.")]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Default: one per core.", min=1)]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of orders, samples and resampling.", min=0)]
 
 
 @door
@@ -58,7 +53,7 @@ def flame_command(
                 idle=idle,
                 threads=threads,
                 seed=seed,
-                store=_store(store),
+                store=open_store(store),
                 progress=progress,
             )
     for note in found.notes:
@@ -108,7 +103,7 @@ def trace_command(
             native=native,
             threads=threads,
             seed=seed,
-            store=_store(store),
+            store=open_store(store),
             progress=progress,
         )
     open_console(json_path).print(traced_view(traced))
@@ -117,10 +112,10 @@ def trace_command(
 
 @door
 def explain_command(
-    control: Annotated[str, typer.Argument(metavar="CONTROL", help=_MODEL_HELP)],
-    treatment: Annotated[str, typer.Argument(metavar="TREATMENT", help=_MODEL_HELP)],
+    control: ControlArgument,
+    treatment: Annotated[str, typer.Argument(metavar="TREATMENT", help=MODEL_HELP)],
     requests: RequestsOption = None,
-    instance: Annotated[str, typer.Option("--instance", metavar="NAME", help="See `profile instances`.")] = "local",
+    instance: InstanceOption = "local",
     seconds: Annotated[float, typer.Option("--seconds", help="About how long to measure, over all launches.")] = _EXPLAIN_S,
     launches: Annotated[int, typer.Option("--launches", help="Fresh processes per model, with and without profiler.")] = _EXPLAIN_LAUNCHES,
     seed: SeedOption = 0,
@@ -148,7 +143,7 @@ def explain_command(
             launches=launches,
             seed=seed,
             threads=threads,
-            store=_store(store),
+            store=open_store(store),
             progress=progress,
         )
     open_console(json_path).print(explanation_view(found))
@@ -223,9 +218,3 @@ def _unused_with_pid(requests: Path | None, threads: int | None) -> None:
     for option, value in (("--requests", requests), ("--threads", threads)):
         if value is not None:
             raise InputError.mismatch(option, expected="a model to ask", found="a process that serves", fix="leave it out")
-
-
-def _store(path: Path | None) -> Store:
-    from ...core.store import Store  # noqa: PLC0415
-
-    return Store.of(path)
