@@ -26,6 +26,8 @@ from .result import QUANTILES, Label
 from .sequential import PairedRounds, detectable, direction, paired_rounds
 
 COMPARISONS = 10
+# A comparison that is spoiled is made again, until more than this many are, and more than are good.
+_SPOILED = 2
 # Twice the measuring time is tried this often before a margin counts as out of reach: 1024 times.
 _DOUBLINGS = 10
 
@@ -41,7 +43,8 @@ class QuantileNoise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`comparisons` of `model` with itself on one machine, each of `seconds` of measuring.
 
-    `unsteady` says what happened to the machine meanwhile: calibrating beside noise is fine when gates are to be judged beside it.
+    `unsteady` says what happened to the machine meanwhile: calibrating beside noise is fine when gates are to be judged beside it. `spoiled`
+    further ones were INVALID and are not in the noise.
     """
 
     schema_version: Literal[1] = 1
@@ -57,6 +60,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     comparisons: int
     seconds: float
     noise: tuple[QuantileNoise, ...]
+    spoiled: int = 0
     unsteady: tuple[str, ...]
     at: str
 
@@ -89,7 +93,7 @@ def calibrate(
 ) -> Calibration:
     """Compare `model` with itself `comparisons` times and remember in the store what that showed.
 
-    Raises InputError for wrong input, and RunFailed when the machine was taken away so far that nothing can be learned.
+    Comparisons that are INVALID are made again. Raises InputError for wrong input, and RunFailed when most of them are.
     """
     check_duration(seconds, launches)
     if not 2 <= comparisons <= 1000:
@@ -98,14 +102,19 @@ def calibrate(
     placement = load_placements([instance], threads)[0]
     subjects = load_subjects([model, model], store)
     asked = load_requests(requests, subjects, seed)
-    runs = []
-    for number in range(comparisons):
-        run = measure(subjects, asked, placement, seconds=seconds, launches=launches, seed=seed + number, store=store)
+    runs: list[Run] = []
+    spoiled = 0
+    while len(runs) < comparisons:
+        run = measure(subjects, asked, placement, seconds=seconds, launches=launches, seed=seed + len(runs) + spoiled, store=store)
         if run.invalid:
-            fix = "gates beside this would be INVALID as well: remove the cause, then calibrate"
-            raise RunFailed("profile calibrate", "; ".join(run.invalid), fix=fix)
-        runs.append(run)
-        progress("calibrating", number + 1, comparisons)
+            spoiled += 1
+            if spoiled > max(_SPOILED, len(runs)):
+                problem = f"{spoiled} of {spoiled + len(runs)} comparisons cannot be trusted: {'; '.join(run.invalid)}"
+                fix = "gates beside this would be INVALID as well: remove the cause, then calibrate"
+                raise RunFailed("profile calibrate", problem, fix=fix)
+        else:
+            runs.append(run)
+        progress("calibrating", len(runs), comparisons)
     found = Calibration(
         machine=this_machine(),
         tools=tool_versions(),
@@ -118,6 +127,7 @@ def calibrate(
         comparisons=comparisons,
         seconds=seconds,
         noise=tuple(noise_of(name, p, runs) for name, p in QUANTILES.items()),
+        spoiled=spoiled,
         unsteady=tuple(dict.fromkeys(reason for run in runs for reason in run.unsteady)),
         at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

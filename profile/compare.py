@@ -19,7 +19,7 @@ from ..quality.evaluate import METRICS, Evaluation, PairedPart, evaluate_users, 
 from .budget import LATENCY, Budget, Conditions, MaxRegress, read_budget
 from .calibrate import check_margins, find_calibration
 from .command import obstacles_to_repeating, repeatable, repeated, settings
-from .inputs import Model, check_duration, check_segments, load_placements, load_requests, load_subjects
+from .inputs import Model, check_duration, check_quality, load_placements, load_requests, load_subjects
 from .judge import Evidence, clear, verdict
 from .launch import Subject
 from .machines.instance import LOCAL, Placement
@@ -61,11 +61,12 @@ def compare(
     placements = {at: load_placements([at.instance], threads)[0] for at in conditions}
     subjects = load_subjects((control, *treatments), store)
     asked = load_requests(requests, subjects, seed)
-    check_segments(judged, asked)
+    check_quality(judged, asked)
     if run_dir is not None:
         check_folder(Path(run_dir))
     uncalibrated = _check_margins(judged, placements, subjects[0], store, seconds=seconds, launches=launches)
-    evaluations = _evaluate_all(subjects, asked, metrics=_metrics(metrics, judged), seed=seed, store=store, progress=progress)
+    chosen = _metrics(metrics, judged)
+    evaluations = _evaluate_all(subjects, asked, metrics=chosen, seed=seed, store=store, progress=progress)
     runs = {
         at: measure(
             subjects,
@@ -82,14 +83,10 @@ def compare(
         for at, placement in placements.items()
     }
     pairs = [pair(evaluations[0], other) for other in evaluations[1:]] or [()] * len(treatments)
-    closed = [at.instance for at in runs if at.rate_per_s is None]
-    usual = [LOCAL, *(at.instance for at in (judged.conditions if judged else ()) if at.rate_per_s is None)]
-    chosen = _metrics(metrics, judged)
     obstacles = obstacles_to_repeating(requests, budget, instances=[at.name for at in runs], metrics=chosen)
     words = [
         *repeatable((control, *treatments), requests=requests, budget=budget, store=store),
-        *repeated("--instance", closed, usual),
-        *repeated("--metric", chosen, _metrics(METRICS, judged)),
+        *_repeated_choices(list(runs), chosen, judged),
         *settings(seconds=seconds, launches=launches, seed=seed, threads=threads, store=store),
     ]
     result = Comparison(
@@ -115,6 +112,13 @@ def compare(
 def _metrics(metrics: Sequence[str], budget: Budget | None) -> tuple[str, ...]:
     """What was asked for and what gates speak about, each once."""
     return tuple(dict.fromkeys((*metrics, *(budget.quality_metrics if budget else ()))))
+
+
+def _repeated_choices(measured: Sequence[Conditions], metrics: Sequence[str], budget: Budget | None) -> list[str]:
+    """Options for instances and metrics; those that the budget brings are not named again."""
+    closed = [at.instance for at in measured if at.rate_per_s is None]
+    usual = [LOCAL, *(at.instance for at in (budget.conditions if budget else ()) if at.rate_per_s is None)]
+    return [*repeated("--instance", closed, usual), *repeated("--metric", metrics, _metrics(METRICS, budget))]
 
 
 def _evaluate_all(

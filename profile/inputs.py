@@ -83,13 +83,16 @@ def load_placements(names: Sequence[str], threads: int | None) -> list[Placement
     return [limit_memory(place(find_instance(name), threads=threads, recognised=recognise())) for name in dict.fromkeys(names)]
 
 
-def check_segments(budget: Budget | None, requests: Requests) -> None:
-    """A mistyped segment in a budget is an error, not a gate that can never be decided."""
-    if budget is None or requests.labels is None:
+def check_quality(budget: Budget | None, requests: Requests) -> None:
+    """Gates on quality that these requests can never decide are an error: without labels, or with a mistyped segment."""
+    if budget is None:
         return
     known = {columns.ALL_SEGMENTS, *(requests.segments or [])}
     for number, gate in enumerate(budget.gates, start=1):
+        where = f"{budget.source}: gate {number}"
+        if gate.is_quality and requests.labels is None:
+            found = "generated requests" if requests.ref.generated else f"none in {requests.source}"
+            fix = "give --requests with labels, or a budget without this gate"
+            raise InputError.mismatch(where, expected=f"labelled requests, which {gate.metric} needs", found=found, fix=fix)
         if gate.segment is not None and gate.segment not in known:
-            raise UnknownName(
-                f"{budget.source}: gate {number}", "segment", gate.segment, known, fix=f"segments are those of {requests.source}"
-            )
+            raise UnknownName(where, "segment", gate.segment, known, fix=f"segments are those of {requests.source}")

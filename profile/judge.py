@@ -6,7 +6,7 @@ What is measured in launches is looked at three times at most, after planned num
 PASS needs every gate to pass, so it needs no correction; FAIL of any gate decides, so p-values of failing are Holm-adjusted over the gates
 of a level: warnings decide nothing, so they must not make errors harder to see.
 A number emulated for an instance may fail an absolute gate but pass it only if the gate says `allow = "emulated"`: a wrong FAIL costs a run
-on the real machine, a wrong PASS an outage.
+on the real machine, a wrong PASS an outage. An extrapolated one decides no absolute gate.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..quality.evaluate import PairedPart
 from .budget import LATENCY, Budget, Conditions, Gate, Max, MaxDrop, MaxRegress
 from .inputs import MOST_LAUNCHES
 from .measure import Run, lag_reasons
+from .result import Label
 from .sequential import FALSE_ALARM, FEWEST_LAUNCHES, detectable, paired_rounds, relative_gate, requests_per_round
 from .statistics import Decision, absolute_gate, mean_gate, quantile_estimate, resampled_gate, t_interval
 
@@ -152,11 +153,20 @@ def _rule(gate: Gate, evidence: Evidence) -> _Ruling:
     ruling = _rule_latency(gate, evidence, run) if gate.metric in LATENCY else _rule_launches(gate, evidence, run)
     ruling = msgspec.structs.replace(ruling, tail=tail, measured_s=run.measured_s)
     timed = isinstance(gate.limit, Max) and gate.metric != "memory"
-    if timed and ruling.decision.outcome is Outcome.PASS and run.placement.label != "measured" and not gate.emulated_may_pass:
-        why = 'an emulated number may only pass an absolute limit with allow = "emulated"'
+    why = _not_for_this_machine(gate, ruling.decision.outcome, run.placement.label) if timed else ""
+    if why:
         decision = msgspec.structs.replace(ruling.decision, outcome=Outcome.UNDECIDED, why=why, more=None)
         return msgspec.structs.replace(ruling, decision=decision, settled=True)
     return ruling
+
+
+def _not_for_this_machine(gate: Gate, outcome: Outcome, label: Label) -> str:
+    """Why an absolute time that was not measured on the instance itself may not decide so; empty where it may."""
+    if label == "extrapolated":
+        return "an extrapolated number decides no absolute limit: measure on the instance itself"
+    if label == "emulated" and outcome is Outcome.PASS and not gate.emulated_may_pass:
+        return 'an emulated number may only pass an absolute limit with allow = "emulated"'
+    return ""
 
 
 def _late(gate: Gate, run: Run, model: int) -> tuple[str, ...]:

@@ -183,7 +183,7 @@ class _Gathered:
             launches=tuple(self.launches),
             planned=self._planned,
             invalid=seen.fatal + memory_reasons(self.launches, self._subjects, self._placement),
-            unsteady=seen.shared + _drift_reasons(samples),
+            unsteady=seen.shared + drift_reasons(samples),
             candidates=tuple(self._pool.candidates(self._subjects[0].signature)),
             lag_p99_ms=self._lag_p99_ms(),
             measured_s=sum(turn.block_ns for turn in self._turns) / 1e9,
@@ -226,9 +226,9 @@ def memory_reasons(told: Sequence[Launch], subjects: Sequence[Subject], placemen
         mine = [launch.ended for launch in told if launch.model == number]
         peak = max((ended.memory_bytes for ended in mine if ended.memory_bytes is not None), default=0)
         if peak > placement.memory_limit_bytes:
-            found.append(
-                f"{subject.ref.name} needs {peak / 2**30:.1f} GiB, {placement.instance.name} has {placement.instance.memory_gib:g} GiB"
-            )
+            share = "" if placement.parts == 1 else f" for {placement.parts} of them"
+            has = f"{placement.instance.name} has {placement.instance.memory_gib:g} GiB{share}"
+            found.append(f"{subject.ref.name} needs {peak / 2**30:.1f} GiB, {has}")
         if any(ended.swapped_bytes for ended in mine):
             found.append(f"{subject.ref.name} was partly swapped out")
     return tuple(found)

@@ -165,7 +165,7 @@ def _write_all(handle: int, body: bytes) -> None:
 
 
 def read_trend(place: Path) -> Trend:
-    """Every run in a file, or in all files of a folder; raises InputError when there is none."""
+    """Every run in a file, or in all files of a folder; raises InputError when there is none, or nothing but lines of something else."""
     files = [place] if place.is_file() else sorted(place.glob(f"*{SUFFIX}"))
     if not files:
         raise InputError.mismatch(
@@ -180,6 +180,9 @@ def read_trend(place: Path) -> Trend:
                     lines.append(msgspec.json.decode(raw, type=TrendLine))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 unreadable.append(Unreadable(file=str(file), line=number, why=str(error)))
+    if unreadable and not lines:
+        first = unreadable[0]
+        raise InputError(f"{first.file}: line {first.line}", f"is no run of a gate ({first.why})", fix="write one: profile gate … --trend DIR")
     return Trend(lines=tuple(sorted(lines, key=lambda line: line.started_at)), unreadable=tuple(unreadable))
 
 

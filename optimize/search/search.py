@@ -19,7 +19,7 @@ from ...core.requests import Requests
 from ...core.session_defaults import Runtime
 from ...core.store import Store, check_name
 from ...profile.budget import Budget, read_budget
-from ...profile.inputs import check_segments
+from ...profile.inputs import check_quality
 from ...runtime.runtimes import read_runtimes
 from ...runtime.session import SessionSettings
 from .bench import Bench
@@ -150,7 +150,7 @@ def _load(
             raise InputError.mismatch(found.source, expected="a column 'label' to judge rankings by", found="none", fix=fix)
         for model in models:
             found.restrict(model.manifest.signature).check(model.manifest.signature)
-        check_segments(budget, found)
+        check_quality(budget, found)
     both = sorted(set(asked.request_ids) & set(held_out.request_ids))
     if both:
         some = ", ".join(both[:3])

@@ -22,7 +22,7 @@ from ..merge import check_mergeable
 from ..result import QUANTILES
 from ..setting import Positions, laid_out, set_up, start_workers
 from ..statistics import quantile_estimate
-from .conditions import conditions_of
+from .provenance import provenance_of
 from .result import Batches, BatchSize
 from .trial import over_trials
 
@@ -87,7 +87,7 @@ def batches(
                 told.append(Launch(model=0, ready=ready, ended=worker.stop()))
     seen = disturbances(before, read_counters(placement.cpus), waits)
     return Batches(
-        conditions=conditions_of(at),
+        provenance=provenance_of(at),
         model=subjects[0].ref,
         sizes=tuple(_size(size, mine, sizes[0], blocks[0]) for size, mine in zip(sizes, blocks, strict=True)),
         invalid=seen.fatal + seen.shared + memory_reasons(told, subjects, placement),

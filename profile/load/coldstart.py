@@ -23,7 +23,7 @@ from ..machines.instance import LOCAL
 from ..measure import Launch, memory_reasons
 from ..protocol import Ended, Ready
 from ..setting import laid_out, set_up, start_workers
-from .conditions import conditions_of
+from .provenance import provenance_of
 from .page_cache import cached_share, drop, files_of
 from .result import ColdLaunch, ColdStart, ModelColdStart
 
@@ -73,11 +73,11 @@ def coldstart(
                     told[model].append(_launch(ready, ends[-1].ended, ns, cached))
                 progress(f"cold starts on {placement.instance.name}", launch * len(subjects) + turn + 1, launches * len(subjects))
     seen = disturbances(before, read_counters(placement.cpus), waits)
-    conditions = conditions_of(at)
+    provenance = provenance_of(at)
     if cold_cache:
-        conditions = msgspec.structs.replace(conditions, note=f"{conditions.note}; at these starts the model's files were not")
+        provenance = msgspec.structs.replace(provenance, note=f"{provenance.note}; at these starts the model's files were not")
     return ColdStart(
-        conditions=conditions,
+        provenance=provenance,
         page_cache="cold" if cold_cache else "as it was",
         models=tuple(_summary(subject.ref, mine) for subject, mine in zip(subjects, told, strict=True)),
         invalid=seen.fatal + seen.shared + memory_reasons(ends, subjects, placement),

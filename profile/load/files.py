@@ -44,7 +44,7 @@ def _table(run: LoadRun, model: str, launch: int, trial: Trial) -> pa.Table:
     asked = len(trial.due_ns)
     return pa.table(
         {
-            "instance": pa.array([run.result.conditions.instance] * asked, type=pa.string()),
+            "instance": pa.array([run.result.provenance.instance] * asked, type=pa.string()),
             "model": pa.array([model] * asked, type=pa.string()),
             "launch": pa.array(np.full(asked, launch, dtype=np.int32)),
             "request_id": pa.array(np.asarray(run.request_ids)[trial.requests]),

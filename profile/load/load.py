@@ -22,7 +22,7 @@ from ..measure import LAUNCHES, Launch, lag_reasons, memory_reasons
 from ..result import QUANTILES
 from ..setting import Positions, Setting, laid_out, set_up, start_workers
 from ..statistics import quantile_estimate
-from .conditions import conditions_of
+from .provenance import provenance_of
 from .limits import LatencyLimit, parse_limits
 from .result import Load, ModelLoad
 from .trial import Trial, answer, lag_ms, over_trials, overload, play, quantile, services, unsettled, utilisation
@@ -71,7 +71,7 @@ def load(
     seen = disturbances(before, read_counters(placement.cpus), [trial.wait for mine in trials for trial in mine])
     invalid = seen.fatal + seen.shared + memory_reasons(told, at.subjects, placement)
     result = Load(
-        conditions=conditions_of(at, servers=servers),
+        provenance=provenance_of(at, servers=servers),
         arrivals=ref_of(arrivals),
         models=tuple(
             summary(s.ref, mine, servers=servers, limits=limits, trusted=not invalid) for s, mine in zip(at.subjects, trials, strict=True)

@@ -36,7 +36,7 @@ def distribution(values: Sequence[float]) -> Distribution:
     return Distribution(min=low, median=median, p95=p95, max=high, n=len(array))
 
 
-class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where and how numbers were made: `label` says whether the instance was there (`measured`) or imitated, `note` how."""
 
     instance: str
@@ -91,7 +91,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     schema_version: Literal[1] = 1
     kind: Literal["load"] = "load"
-    conditions: Conditions
+    provenance: Provenance
     arrivals: ArrivalsRef
     models: tuple[ModelLoad, ...]
     invalid: tuple[str, ...]
@@ -113,12 +113,13 @@ class RatePoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """US dollars per million requests at the rate that meets the limits: `high` at the highest rate seen to meet them, `low` at the lowest
-    seen to miss them, None without one."""
+    seen to miss them, None without one. The instance is taken to answer `parts` times that rate: 1 unless it was extrapolated."""
 
     low: float | None
     high: float
     usd_per_hour: float
     price: str
+    parts: int
     label: Label
 
 
@@ -144,7 +145,7 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     schema_version: Literal[1] = 1
     kind: Literal["sweep"] = "sweep"
-    conditions: Conditions
+    provenance: Provenance
     arrivals: ArrivalsRef
     limits: tuple[LatencyLimit, ...]
     models: tuple[ModelSweep, ...]
@@ -189,7 +190,7 @@ class ColdStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     schema_version: Literal[1] = 1
     kind: Literal["coldstart"] = "coldstart"
-    conditions: Conditions
+    provenance: Provenance
     page_cache: Literal["cold", "as it was"]
     models: tuple[ModelColdStart, ...]
     invalid: tuple[str, ...]
@@ -213,7 +214,7 @@ class Batches(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     schema_version: Literal[1] = 1
     kind: Literal["batches"] = "batches"
-    conditions: Conditions
+    provenance: Provenance
     model: ModelRef
     sizes: tuple[BatchSize, ...]
     invalid: tuple[str, ...]

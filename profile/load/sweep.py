@@ -15,11 +15,10 @@ from ..arrivals import Arrivals, Poisson, ref_of
 from ..health import disturbances, read_counters
 from ..inputs import Model, check_duration
 from ..launch import Subject, WorkerHandle
-from ..machines.instance import LOCAL, Instance, Price
+from ..machines.instance import LOCAL, Placement, Price
 from ..measure import LAG_LIMIT, Launch, memory_reasons
-from ..result import Label
 from ..setting import Positions, Setting, laid_out, pilot, set_up, start_workers
-from .conditions import conditions_of
+from .provenance import provenance_of
 from .limits import LatencyLimit, parse_limits
 from .load import check_servers, placed
 from .result import Answer, Cost, ModelSweep, RatePoint, Sweep
@@ -75,10 +74,10 @@ def sweep(
     told = _search(lines, at, shape, seconds=seconds, progress=progress)
     seen = disturbances(before, read_counters(placement.cpus), [trial.wait for line in lines for trial in line.trials])
     return Sweep(
-        conditions=conditions_of(at, servers=servers),
+        provenance=provenance_of(at, servers=servers),
         arrivals=ref_of(shape),
         limits=limits,
-        models=tuple(line.result(placement.instance, placement.label) for line in lines),
+        models=tuple(line.result(placement) for line in lines),
         invalid=seen.fatal + seen.shared + memory_reasons(told, at.subjects, placement),
     )
 
@@ -168,7 +167,7 @@ class _Line:
             service_s, service_cv = float(service_ns.mean()) / 1e9, variation(service_ns)
         return 1.1 * requests_to_settle(rate_per_s * service_s / self._servers, ref_of(shape).gap_cv, service_cv)
 
-    def result(self, instance: Instance, label: Label) -> ModelSweep:
+    def result(self, placement: Placement) -> ModelSweep:
         """What the search has found."""
         met, missed = self.search.meets_per_s, self.search.misses_per_s
         service_s = float(np.mean(np.concatenate([trial.service_ns for trial in self.trials]))) / 1e9
@@ -179,7 +178,7 @@ class _Line:
             confirmed=self.search.confirmed,
             capacity_per_s=self._servers / service_s,
             points=tuple(self._points),
-            cost=cost(instance, label, met, missed),
+            cost=cost(placement, met, missed),
             why=self._why(met, missed),
         )
 
@@ -210,15 +209,19 @@ def usd_per_million(usd_per_hour: float, rate_per_s: float) -> float:
     return usd_per_hour / 3600 / rate_per_s * 1e6
 
 
-def cost(instance: Instance, label: Label, meets_per_s: float | None, misses_per_s: float | None) -> Cost | None:
-    """Cost at the ends of the interval; None when the instance has no price or no rate keeps the limits."""
-    if not isinstance(instance.price, Price) or meets_per_s is None:
+def cost(placement: Placement, meets_per_s: float | None, misses_per_s: float | None) -> Cost | None:
+    """Cost at the ends of the interval; None when the instance has no price or no rate keeps the limits.
+
+    An extrapolated instance is paid for whole and answers `parts` times the rate.
+    """
+    price, parts = placement.instance.price, placement.parts
+    if not isinstance(price, Price) or meets_per_s is None:
         return None
-    price = instance.price
     return Cost(
-        low=None if misses_per_s is None else usd_per_million(price.usd_per_hour, misses_per_s),
-        high=usd_per_million(price.usd_per_hour, meets_per_s),
+        low=None if misses_per_s is None else usd_per_million(price.usd_per_hour, misses_per_s * parts),
+        high=usd_per_million(price.usd_per_hour, meets_per_s * parts),
         usd_per_hour=price.usd_per_hour,
         price=f"{price.region}, {price.date:%Y-%m-%d}, {price.source}",
-        label=label,
+        parts=parts,
+        label=placement.label,
     )

@@ -11,7 +11,7 @@ from rich.text import Text
 from ..arrivals import ArrivalsRef
 from ..measure import LAG_LIMIT
 from ..render import milliseconds, new_table
-from .result import Answer, Batches, ColdStart, Conditions, Cost, Distribution, Load, ModelColdStart, ModelLoad, ModelSweep, Sweep
+from .result import Answer, Batches, ColdStart, Provenance, Cost, Distribution, Load, ModelColdStart, ModelLoad, ModelSweep, Sweep
 
 _INVALID = "bold magenta"
 _STYLES: dict[Answer, str] = {"meets": "bold green", "misses": "bold red", "unclear": "bold yellow", "invalid": _INVALID}
@@ -19,7 +19,7 @@ _STYLES: dict[Answer, str] = {"meets": "bold green", "misses": "bold red", "uncl
 
 def load_view(result: Load) -> RenderableType:
     """One row per model, what was unusual about it, and where the numbers come from."""
-    at = result.conditions
+    at = result.provenance
     table = new_table(f"{at.instance} ({at.label}, {_servers(at)}): {_arrivals(result.arrivals)}; ms from when a request was due [95 %]")
     quantiles = list(result.models[0].latency_ms)
     for heading in ("model", *quantiles, "service p50 / p95", "offered / achieved per s", "busy", "late p99", "requests"):
@@ -29,14 +29,14 @@ def load_view(result: Load) -> RenderableType:
     lines: list[RenderableType] = [table]
     for model in result.models:
         lines += _words(model)
-    lines += conditions_view(at)
+    lines += provenance_view(at)
     lines += [Text(f"INVALID: {reason}", style=_INVALID) for reason in result.invalid]
     return Group(*lines)
 
 
 def sweep_view(result: Sweep) -> RenderableType:
     """One row per model with the interval of its rate, then every trial."""
-    at, names = result.conditions, ", ".join(limit.text for limit in result.limits)
+    at, names = result.provenance, ", ".join(limit.text for limit in result.limits)
     arrivals = "Poisson" if result.arrivals.process == "poisson" else f"{result.arrivals.source}, time scaled"
     table = new_table(f"{at.instance} ({at.label}, {_servers(at)}): highest rate that keeps {names}; {arrivals}")
     for heading in ("model", "keeps up to per s", "misses from per s", "busy at most per s", "USD per million", "against the first"):
@@ -47,20 +47,22 @@ def sweep_view(result: Sweep) -> RenderableType:
         table.add_row(escape(model.model.name), *rates, _cost(model.cost), escape(_against(model, result.models[0])))
     lines: list[RenderableType] = [table]
     lines += [Text(f"{model.model.name}: {model.why}", style="yellow") for model in result.models if model.why]
-    prices = {
-        f"price ({one.label} rate): {one.usd_per_hour:g} USD/h, {one.price}" for one in (m.cost for m in result.models) if one is not None
-    }
-    lines += [Text(words, style="dim") for words in sorted(prices)]
+    lines += [Text(words, style="dim") for words in sorted({_price(m.cost) for m in result.models if m.cost is not None})]
     for model in result.models:
         lines += ["", _trials(model, result)]
-    lines += conditions_view(at)
+    lines += provenance_view(at)
     lines += [Text(f"INVALID: {reason}", style=_INVALID) for reason in result.invalid]
     return Group(*lines)
 
 
+def _price(cost: Cost) -> str:
+    rate = f"{cost.label} rate" if cost.parts == 1 else f"{cost.parts} times the rate above, {cost.label}"
+    return f"price ({rate}): {cost.usd_per_hour:g} USD/h, {cost.price}"
+
+
 def coldstart_view(result: ColdStart) -> RenderableType:
     """One row per model, and what was in the page cache."""
-    at = result.conditions
+    at = result.provenance
     table = new_table(f"{at.instance} ({at.label}, {_servers(at)}): fresh processes, median in ms [95 %]")
     headings = ("model", "import", "load", "first request", "requests until steady", "load until steady", "steady", "memory", "swap")
     for heading in (*headings, "launches"):
@@ -73,7 +75,7 @@ def coldstart_view(result: ColdStart) -> RenderableType:
     lines: list[RenderableType] = [table]
     lines += [Text(f"page cache, {model.model.name}: {_cached(model)}", style="dim") for model in result.models]
     lines.append(Text("import is the runtime's; its libraries and the interpreter's stay in the page cache either way", style="dim"))
-    lines += conditions_view(at)
+    lines += provenance_view(at)
     lines += [Text(f"INVALID: {reason}", style=_INVALID) for reason in result.invalid]
     return Group(*lines)
 
@@ -92,7 +94,7 @@ def _cached(model: ModelColdStart) -> str:
 
 def batches_view(result: Batches) -> RenderableType:
     """One row per size."""
-    at = result.conditions
+    at = result.provenance
     table = new_table(f"{escape(result.model.name)} on {at.instance} ({at.label}, {_servers(at)}): requests per call, closed loop [95 %]")
     first = result.sizes[0].requests_per_call
     for heading in ("requests per call", *(f"{name} ms per call" for name in result.sizes[0].call_ms), "requests/s", f"x {first}", "calls"):
@@ -101,12 +103,12 @@ def batches_view(result: Batches) -> RenderableType:
         times = [milliseconds(e) for e in size.call_ms.values()]
         gain = "" if size is result.sizes[0] else escape(size.gain.text(2))
         table.add_row(str(size.requests_per_call), *times, escape(size.requests_per_s.text(1)), gain, f"{size.calls:,}")
-    lines: list[RenderableType] = [table, *conditions_view(at)]
+    lines: list[RenderableType] = [table, *provenance_view(at)]
     lines += [Text(f"INVALID: {reason}", style=_INVALID) for reason in result.invalid]
     return Group(*lines)
 
 
-def conditions_view(at: Conditions) -> list[RenderableType]:
+def provenance_view(at: Provenance) -> list[RenderableType]:
     """Candidates, machine and requests in words."""
     spread = f"candidates per request: {spread_text(at.candidates_per_request)} over {at.candidates_per_request.n} requests"
     notes = [spread, at.note if at.note.startswith(at.label) else f"{at.label}: {at.note}", f"seed {at.seed}"]
@@ -189,7 +191,7 @@ def _bar(ms: float, limit_ms: float, width: int = 24) -> str:
     return "".join(cells) + (">" if filled > width else "")
 
 
-def _servers(at: Conditions) -> str:
+def _servers(at: Provenance) -> str:
     threads = f"{at.threads} thread{'s' if at.threads != 1 else ''}"
     return f"{at.servers} server{'s' if at.servers != 1 else ''} of {threads}"
 

@@ -97,7 +97,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Where and with how many threads a model runs to stand for an instance; with a `gpu` it runs on that one.
 
     `standing` says how the instance is imitated, or that it is the instance, `memory` whether its memory is a limit here, and
-    `memory_limited` that workers have to be confined to it.
+    `memory_limited` that workers have to be confined to it. Of an extrapolated instance only one of `parts` equal parts runs here.
     """
 
     instance: Instance
@@ -108,6 +108,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     memory: str = ""
     memory_limited: bool = False
     gpu: GpuFacts | None = None
+    parts: int = 1
 
     @property
     def note(self) -> str:
@@ -119,7 +120,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def memory_limit_bytes(self) -> int:
-        return int(self.instance.memory_gib * 2**30)
+        return int(self.instance.memory_gib * 2**30 / self.parts)
 
 
 class PriceTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

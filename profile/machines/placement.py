@@ -32,7 +32,8 @@ def place(
     """How to stand for `instance` here: CPUs to pin to, threads to use (by default one per core of the instance), and a GPU.
 
     Where this machine was recognised as the instance, numbers are measured. Elsewhere they are emulated: an instance with hyper-threads
-    gets both threads of a core where this machine has them. Raises InputError when this machine cannot stand for the instance: too few
+    gets both threads of a core where this machine has them. Of an instance with more cores than this machine, `threads` of them can be
+    imitated, and numbers are extrapolated from that part. Raises InputError when this machine cannot stand for the instance: too few
     cores, another architecture, or another GPU.
     """
     machine = machine or this_machine()
@@ -52,10 +53,13 @@ def place(
             told = f"this machine is {instance.name} ({recognised.how}), measured on CPU {_listed(allowed)}{_gpu_note(instance, gpu)}"
             standing, cpus = f"{told}; files in the page cache", tuple(sorted(allowed))
             return Placement(instance=instance, cpus=cpus, threads=threads or instance.cores, label="measured", standing=standing, gpu=gpu)
-    _refuse_what_differs(instance, cores)
-    cpus, width = _choose(instance, cores)
+    _refuse_other_kernels(instance)
+    if instance.cores > len(cores):
+        return _part(instance, threads, cores, machine)
+    cpus, width = _choose(instance, instance.cores, cores)
     parts = [f"this machine says it is {instance.name}, but {differs}"] if differs else []
-    parts += _emulation_notes(instance, machine, cpus, width)
+    parts.append(_stands(instance.cores, machine, instance, cpus))
+    parts += _emulation_notes(instance, machine, width)
     if threads is not None and threads > len(cpus):
         parts.append(f"{threads} threads share {_count(len(cpus), 'CPU')}")
     standing = "; ".join(parts) + _gpu_note(instance, gpu)
@@ -63,12 +67,35 @@ def place(
     return Placement(instance=instance, cpus=cpus, threads=wanted, label="emulated", standing=standing, memory=CHECKED, gpu=gpu)
 
 
-def _choose(instance: Instance, cores: list[tuple[int, ...]]) -> tuple[tuple[int, ...], int]:
-    """CPUs for the cores of `instance`, and how many threads of each core they are: fewer than the instance's where there are no more."""
+def _part(instance: Instance, threads: int | None, cores: list[tuple[int, ...]], machine: Machine) -> Placement:
+    """A server on `threads` cores that stands for as many of them as the instance has room for; raises InputError."""
+    where = f"instance {instance.name}"
+    problem = f"has {_count(instance.cores, 'core')} and this process may use {len(cores)}"
+    if threads is None or instance.gpu is not None:
+        part = "" if instance.gpu else f"; or extrapolate from a server on some of its cores: --threads N, at most {len(cores)}"
+        raise InputError(where, problem, fix=f"{_ELSEWHERE}, or choose a smaller one{part}")
+    if threads > len(cores):
+        fix = f"a server on fewer of them: --threads N, at most {len(cores)}"
+        raise InputError(where, f"{problem}, which {_count(threads, 'thread')} do not fit", fix=fix)
+    cpus, width = _choose(instance, threads, cores)
+    count = instance.cores // threads
+    standing = "; ".join(
+        (
+            f"only {threads} of the {instance.cores} cores of {instance.name} are here",
+            _stands(threads, machine, instance, cpus),
+            f"the whole is taken for {count} such parts that do not slow each other down, as shared caches, memory and clock would",
+            *_emulation_notes(instance, machine, width),
+        )
+    )
+    return Placement(instance=instance, cpus=cpus, threads=threads, label="extrapolated", standing=standing, memory=CHECKED, parts=count)
+
+
+def _choose(instance: Instance, count: int, cores: list[tuple[int, ...]]) -> tuple[tuple[int, ...], int]:
+    """CPUs for `count` cores of `instance`, and how many threads of each core they are: fewer than the instance's where there are no more."""
     width = min(instance.threads_per_core, max(len(group) for group in cores))
-    chosen = [group[:width] for group in cores if len(group) >= width][: instance.cores]
-    if len(chosen) < instance.cores:
-        width, chosen = 1, [group[:1] for group in cores[: instance.cores]]
+    chosen = [group[:width] for group in cores if len(group) >= width][:count]
+    if len(chosen) < count:
+        width, chosen = 1, [group[:1] for group in cores[:count]]
     return tuple(sorted(c for group in chosen for c in group)), width
 
 
@@ -92,19 +119,21 @@ def _differs(instance: Instance, machine: Machine, allowed: frozenset[int]) -> s
     return ""
 
 
-def _refuse_what_differs(instance: Instance, cores: list[tuple[int, ...]]) -> None:
-    where, here = f"instance {instance.name}", platform.machine()
+def _refuse_other_kernels(instance: Instance) -> None:
+    here = platform.machine()
     if instance.architecture != here:
-        raise InputError(where, f"is {instance.architecture} and this machine is {here}: other kernels would run", fix=_ELSEWHERE)
-    if instance.cores > len(cores):
-        fix = f"{_ELSEWHERE}, or choose a smaller one"
-        raise InputError(where, f"has {_count(instance.cores, 'core')} and this process may use {len(cores)}", fix=fix)
+        problem = f"is {instance.architecture} and this machine is {here}: other kernels would run"
+        raise InputError(f"instance {instance.name}", problem, fix=_ELSEWHERE)
 
 
-def _emulation_notes(instance: Instance, machine: Machine, cpus: tuple[int, ...], width: int) -> list[str]:
+def _stands(count: int, machine: Machine, instance: Instance, cpus: tuple[int, ...]) -> str:
+    stand = "stands" if count == 1 else "stand"
+    return f"{_count(count, 'core')} of {machine.cpu} {stand} for {instance.cpu} (CPU {_listed(cpus)})"
+
+
+def _emulation_notes(instance: Instance, machine: Machine, width: int) -> list[str]:
     """What is true of the instance and not of this imitation."""
-    stand = "stands" if instance.cores == 1 else "stand"
-    parts = [f"{_count(instance.cores, 'core')} of {machine.cpu} {stand} for {instance.cpu} (CPU {_listed(cpus)})"]
+    parts = []
     if width < instance.threads_per_core:
         parts.append(f"the instance has {instance.threads_per_core} threads per core, this machine gives it {width}")
     missing = [f for f in instance.features if f not in machine.features]

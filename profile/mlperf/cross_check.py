@@ -23,7 +23,7 @@ from ..arrivals import check_rate
 from ..health import disturbances, read_counters
 from ..inputs import Model, check_duration, load_placements
 from ..launch import Subject, WorkerHandle
-from ..load.conditions import conditions_of
+from ..load.provenance import provenance_of
 from ..load.limits import LatencyLimit, parse_limits
 from ..machines.confine import Confinement, confined
 from ..machines.instance import LOCAL
@@ -118,7 +118,7 @@ def cross_check(
     seen = disturbances(before, read_counters(placement.cpus), [w for gathered in found.gathered for w in gathered.waits])
     return CrossCheck(
         model=at.subjects[0].ref,
-        conditions=conditions_of(at),
+        provenance=provenance_of(at),
         loadgen_version=version,
         rule=rule(),
         scenarios=tuple(scenario_check(gathered, at.rng) for gathered in found.gathered),

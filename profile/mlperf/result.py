@@ -8,7 +8,7 @@ import msgspec
 
 from ...core.artifact import ModelRef
 from ...core.estimate import Estimate
-from ..load.result import Conditions
+from ..load.result import Provenance
 
 Answer = Literal["agree", "differ", "unclear"]
 PERCENTILES: dict[str, float] = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
@@ -74,7 +74,7 @@ class CrossCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     schema_version: Literal[1] = 1
     kind: Literal["cross_check"] = "cross_check"
     model: ModelRef
-    conditions: Conditions
+    provenance: Provenance
     loadgen_version: str
     rule: str
     scenarios: tuple[ScenarioCheck, ...]

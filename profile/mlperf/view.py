@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from ..load.view import conditions_view
+from ..load.view import provenance_view
 from ..render import milliseconds, new_table
 from .result import Answer, CrossCheck, LoadgenVerdict, ScenarioCheck
 
@@ -16,14 +16,14 @@ _VERDICTS = {"VALID": "bold green", "INVALID": "bold magenta"}
 
 def cross_check_view(result: CrossCheck) -> RenderableType:
     """A table per scenario with LoadGen's own verdict below it, then how agreement was decided and where numbers come from."""
-    at = result.conditions
+    at = result.provenance
     threads = f"{at.threads} thread{'s' if at.threads != 1 else ''}"
     lines: list[RenderableType] = [
         Text(f"{result.model.name} on {at.instance} ({at.label}, {threads}): MLPerf LoadGen {result.loadgen_version} and liftgate in turns")
     ]
     for scenario in result.scenarios:
         lines += ["", *_scenario_view(scenario)]
-    lines += ["", Text(result.rule, style="dim"), *conditions_view(at)]
+    lines += ["", Text(result.rule, style="dim"), *provenance_view(at)]
     lines += [Text(f"unsteady: {reason} (both tools alike; ratios still count)", style="yellow") for reason in result.unsteady]
     lines += [Text(f"INVALID: {reason}", style="bold magenta") for reason in result.invalid]
     return Group(*lines)

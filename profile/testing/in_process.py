@@ -19,10 +19,10 @@ import msgspec
 import numpy as np
 
 from ...core.errors import InputError, LiftgateError
-from ..health import Counters, disturbances, drift, read_counters
+from ..health import Counters, disturbances, read_counters
 from ..inputs import load_placements
 from ..machines.instance import LOCAL
-from ..measure import Plan, Run
+from ..measure import Plan, Run, drift_reasons
 from ..samples import SampleBlock, Samples
 from ..worker import scheduled_ns
 
@@ -117,14 +117,13 @@ class _Gathered:
         before, after = self._scheduled, self._watch.scheduled()
         waits = [None if before is None or after is None else (after[1] - before[1], after[0] - before[0])]
         seen = disturbances(self._counters, self._watch.counters(), waits)
-        drifts = ((name, drift(samples.of(number))) for number, name in enumerate(self._names))
         return Run(
             placement=self._placement,
             samples=samples,
             launches=(),
             planned=STRETCHES,
             invalid=seen.fatal,
-            unsteady=seen.shared + tuple(f"{name}: {reason}" for name, reason in drifts if reason),
+            unsteady=seen.shared + drift_reasons(samples),
             candidates=(),
             measured_s=sum(int(b.ns.sum()) for b in self._blocks) / 1e9,
         )

@@ -17,6 +17,7 @@ from ...core.machine import this_machine, tool_versions
 from ...core.progress import Progress, silent
 from ...core.requests import Requests
 from ...core.store import Store
+from ..health import Disturbances, disturbances, read_counters
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
 from ..launch import WORKER, Subject, WorkerHandle, aside
 from ..machines.instance import LOCAL, Placement
@@ -70,10 +71,12 @@ def explain(
     rng = np.random.default_rng(seed)
     pool = pool_of(subjects, asked, rng)
     told = []
+    before = read_counters(placement.cpus)
     with aside(placement.cpus):
         for number in range(launches):
             told.append(_launch(subjects, placement, store, pool, seconds=seconds / launches, rng=rng))
             progress("explaining", number + 1, launches)
+    seen = disturbances(before, read_counters(placement.cpus), [wait for launch in told for wait in launch.waits])
     paired, plain = _pair(told), [np.concatenate([launch.plain[model] for launch in told]) for model in (0, 1)]
     parts = attribute(paired, rng)
     return Explanation(
@@ -90,17 +93,21 @@ def explain(
         resolution_us=(paired.control.resolution_us, paired.treatment.resolution_us),
         conclusion=conclusion(parts, subjects[0].ref.name, subjects[1].ref.name),
         unprofiled=_unprofiled(plain, [launch.plain_round for launch in told], rng),
-        notes=_notes(parts, paired, asked),
+        notes=(*_notes(parts, paired, asked), *_disturbed(seen)),
         **{field: getattr(parts, field) for field in Attribution.__struct_fields__},
     )
 
 
 class _Told(msgspec.Struct, frozen=True):
-    """One launch: node times of both models, and nanosecond-clock times without a profiler with the round of each."""
+    """One launch: node times of both models, and nanosecond-clock times without a profiler with the round of each.
+
+    `waits` are nanoseconds waited for a CPU and run, per block; None where the kernel does not tell.
+    """
 
     profiled: tuple[Times, Times]
     plain: tuple[Floats, Floats]
     plain_round: Integers
+    waits: tuple[tuple[int, int] | None, ...]
 
 
 def _launch(subjects: Sequence[Subject], at: Placement, store: Store, pool: Requests, *, seconds: float, rng: np.random.Generator) -> _Told:
@@ -126,10 +133,12 @@ def _launch(subjects: Sequence[Subject], at: Placement, store: Store, pool: Requ
         rounds = max(_FEWEST_ROUNDS, int(seconds / (size * max(sum(speeds), 1e-7))))
         positions = Positions(len(pool), rng)
         plain: tuple[list[Floats], list[Floats]] = ([], [])
+        waits = []
         for _ in range(rounds):
             indices = tuple(positions.draw(size).tolist())
             for model, profiled in _shuffled(list(workers), rng):
                 done = workers[model, profiled].block(indices, 1)
+                waits.append(done.wait)
                 if not profiled:
                     plain[model].append(np.frombuffer(done.samples, dtype="<i8") / 1e3)
         for worker in workers.values():
@@ -144,6 +153,7 @@ def _launch(subjects: Sequence[Subject], at: Placement, store: Store, pool: Requ
         (_from_zero(first.within(cut), warm[0]), _from_zero(second.within(cut), warm[1])),
         (np.concatenate(plain[0]), np.concatenate(plain[1])),
         np.repeat(np.arange(rounds), size),
+        tuple(waits),
     )
 
 
@@ -240,6 +250,12 @@ def _named(change: Change) -> str:
     share = "" if change.share is None else f" {change.share.text(0, 100)} % of it"
     kind = "" if change.name == OUTSIDE else f" ({change.op}{'' if change.status == 'both' else f', {change.status}'})"
     return f"{change.name}{kind}{share}"
+
+
+def _disturbed(seen: Disturbances) -> tuple[str, ...]:
+    """Differences of interleaved rounds share what happened to the machine; times do not."""
+    reasons = seen.fatal + seen.shared
+    return (f"the machine was disturbed: {'; '.join(reasons)}; trust differences more than times, or explain again",) if reasons else ()
 
 
 def _notes(found: Attribution, paired: Paired, asked: Requests) -> tuple[str, ...]:

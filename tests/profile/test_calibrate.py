@@ -14,7 +14,9 @@ from liftgate.core.store import Store
 from liftgate.profile.budget import parse_budget
 from liftgate.profile.calibrate import Calibration, QuantileNoise, calibrate, check_margins, find_calibration, remember
 from liftgate.profile.compare import compare
-from liftgate.profile.inputs import load_subjects
+from liftgate.profile.inputs import load_placements, load_subjects
+from liftgate.profile.measure import Run
+from liftgate.profile.samples import SampleBlock, Samples
 from liftgate.profile.sequential import PairedRounds
 
 MakeModel = Callable[..., ModelArtifact]
@@ -111,6 +113,43 @@ def test_calibrating_remembers_what_it_saw(make_model: MakeModel, requests: Requ
     assert [n.quantile for n in found.noise] == ["p50", "p95", "p99"]
     assert len(found.noise[0].paired.launches) == 6
     assert msgspec.json.decode(msgspec.json.encode(found), type=Calibration) == found
+
+
+def fake_runs(monkeypatch: pytest.MonkeyPatch, spoiled: set[int]) -> None:
+    """Measuring is replaced: comparison `seed` is INVALID if it is one of `spoiled`, and as noisy as the others."""
+    rng = np.random.default_rng(0)
+
+    def measured(*_: object, seed: int, **__: object) -> Run:
+        blocks = tuple(
+            SampleBlock(model=model, launch=launch, round=launch * 4 + r, turn=model, requests=np.arange(4), ns=rng.integers(90, 110, 4))
+            for launch in range(3)
+            for r in range(4)
+            for model in range(2)
+        )
+        samples = Samples(instance="local", models=("v1.0", "v1.0"), request_ids=("a", "b", "c", "d"), blocks=blocks)
+        invalid = ("swapped",) if seed in spoiled else ()
+        placement = load_placements(["local"], 1)[0]
+        return Run(placement=placement, samples=samples, launches=(), planned=3, invalid=invalid, candidates=(1,), measured_s=1.0)
+
+    monkeypatch.setattr("liftgate.profile.calibrate.measure", measured)
+
+
+def test_a_spoiled_comparison_is_made_again(
+    make_model: MakeModel, requests: Requests, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_runs(monkeypatch, spoiled={0, 2})
+    found = calibrate(make_model("v1.0"), requests=requests, comparisons=4, seconds=1.0, launches=3, store=store, threads=1)
+    assert (found.comparisons, found.spoiled) == (4, 2)
+    assert len(found.noise[0].paired.launches) == 12
+
+
+def test_a_machine_that_spoils_most_comparisons_is_refused(
+    make_model: MakeModel, requests: Requests, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_runs(monkeypatch, spoiled=set(range(1, 100)))
+    with pytest.raises(RunFailed, match="3 of 4 comparisons cannot be trusted: swapped"):
+        calibrate(make_model("v1.0"), requests=requests, comparisons=4, seconds=1.0, launches=3, store=store, threads=1)
+    assert not (store.root / "calibrations").exists()
 
 
 def test_comparing_once_is_no_calibration(make_model: MakeModel, store: Store) -> None:

@@ -96,6 +96,8 @@ def test_everything_wrong_is_said_before_anything_is_measured(make_model: MakeMo
     budget = parse_budget('[[gate]]\nmetric = "auc"\nmin = 0.1\nsegment = "casul"\n')
     with pytest.raises(UnknownName, match="gate 1: unknown segment 'casul'; did you mean 'casual'"):
         compare("v1.0", "v1.0", requests=requests, budget=budget, store=store)
+    with pytest.raises(InputError, match="gate 1: expected labelled requests, which auc needs, found generated requests"):
+        compare("v1.0", "v1.0", budget=budget, store=store)
     with pytest.raises(UnknownName, match="unknown column 'item'"):
         compare("v1.0", "v1.0", requests=Requests(requests.table.drop_columns(["item"]), source="cut"), store=store)
 

@@ -99,6 +99,17 @@ def test_an_emulated_number_passes_an_absolute_gate_only_if_allowed() -> None:
     assert judged(budget + 'allow = "emulated"\n', run_of("m5.large")).outcome is Outcome.PASS
 
 
+@pytest.mark.parametrize("limit", ["11 ms", "20 ms"])
+def test_an_extrapolated_number_decides_no_absolute_gate_whatever_is_allowed(limit: str) -> None:
+    run = run_of("m5.large")
+    extrapolated = msgspec.structs.replace(run, placement=msgspec.structs.replace(run.placement, label="extrapolated", parts=4))
+    finding = only(judged(ON_M5.format(limit) + 'allow = "emulated"\n', extrapolated))
+    assert finding.outcome is Outcome.UNDECIDED
+    assert "an extrapolated number decides no absolute limit" in finding.reason
+    relative = '[[gate]]\nmetric = "latency_p95"\ninstance = "m5.large"\nmax_regress = "5%"\n'
+    assert judged(relative, extrapolated).outcome is Outcome.PASS
+
+
 def test_an_emulated_number_may_pass_a_relative_gate() -> None:
     budget = '[[gate]]\nmetric = "latency_p95"\ninstance = "m5.large"\nmax_regress = "5%"\n'
     assert judged(budget, run_of("m5.large")).outcome is Outcome.PASS

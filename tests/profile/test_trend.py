@@ -137,6 +137,12 @@ def test_no_history_is_said(tmp_path: Path) -> None:
         read_trend(tmp_path)
 
 
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text('{"user": "u1"}\n')
+    with pytest.raises(InputError, match=r"events\.jsonl: line 1: is no run of a gate"):
+        read_trend(tmp_path)
+
+
 def test_a_sparkline_goes_from_lowest_to_highest_and_dots_what_is_unknown() -> None:
     assert sparkline([1.0, 2.0, None, 8.0]) == "▁▂·█"
     assert sparkline([3.0, 3.0]) == "▄▄"

@@ -9,7 +9,7 @@ from liftgate.core.requests import RequestsRef
 from liftgate.profile.arrivals import Poisson, ref_of
 from liftgate.profile.load.limits import LatencyLimit
 from liftgate.profile.load.load import LoadRun, summary
-from liftgate.profile.load.result import Conditions, Load, distribution
+from liftgate.profile.load.result import Provenance, Load, distribution
 from liftgate.profile.load.trial import Trial
 
 MS = 1_000_000
@@ -30,8 +30,8 @@ def simulated(rate_per_s: float, seed: int, requests: int = 3000) -> Trial:
     return trial_of(due.tolist(), [wait + MS for wait in waits], [MS] * requests)
 
 
-def conditions() -> Conditions:
-    return Conditions(
+def provenance() -> Provenance:
+    return Provenance(
         instance="m5.large",
         label="emulated",
         note="one core stands for another",
@@ -53,7 +53,7 @@ def loaded(trials: tuple[Trial, ...], *, invalid: tuple[str, ...] = ()) -> LoadR
     ref = ModelRef(name="v1.0", digest="0" * 64, runtime="onnxruntime", size_bytes=1)
     limits = [LatencyLimit(quantile="p95", p=0.95, limit_ms=4.5)]
     result = Load(
-        conditions=conditions(),
+        provenance=provenance(),
         arrivals=ref_of(Poisson(rate_per_s=500)),
         models=(summary(ref, trials, servers=1, limits=limits, trusted=not invalid),),
         invalid=invalid,

@@ -37,9 +37,9 @@ def test_models_get_the_same_requests_at_the_same_arrivals(make_model: MakeModel
         assert (first.due_ns == second.due_ns).all()
     one, other = run.trials[0]
     assert (one.due_ns != other.due_ns).any()
-    spread = run.result.conditions.candidates_per_request
+    spread = run.result.provenance.candidates_per_request
     assert (spread.min, spread.median, spread.max, spread.n) == (30, 30, 30, 120)
-    assert (run.result.conditions.label, run.result.conditions.seed) == ("measured", 3)
+    assert (run.result.provenance.label, run.result.provenance.seed) == ("measured", 3)
     for model in run.result.models:
         assert (model.requests, model.unanswered, model.launches, model.overload) == (80, 0, 2, None)
         assert (model.latency_ms["p50"].value or 0) >= (model.service_ms["p50"].value or 0) > 0

@@ -15,11 +15,12 @@ from liftgate.profile.load.limits import LatencyLimit
 from liftgate.profile.load.result import ModelSweep, RatePoint, Sweep
 from liftgate.profile.load.sweep import cost, sweep, usd_per_million
 from liftgate.profile.load.view import sweep_view
-from liftgate.profile.machines.instance import Instance, Price
+from liftgate.profile.machines.instance import Instance, Placement, Price
+from liftgate.profile.result import Label
 from liftgate.reports.sweep_figure import sweep_svg
 from rich.console import Console
 
-from .queues import conditions
+from .queues import provenance
 
 MakeModel = Callable[..., ModelArtifact]
 PRICE = Price(usd_per_hour=0.096, region="us-east-1", date=datetime.date(2025, 3, 2), source="the list")
@@ -36,21 +37,32 @@ INSTANCE = Instance(
 )
 
 
+def placed_on(instance: Instance, label: Label, parts: int = 1) -> Placement:
+    return Placement(instance=instance, cpus=(0,), threads=1, label=label, standing="", parts=parts)
+
+
 def test_a_million_requests_cost_the_hours_they_take() -> None:
     # 100 per second are 360,000 an hour, so a million take 2.7778 hours.
     assert usd_per_million(0.36, 100) == pytest.approx(1.0)
 
 
 def test_cost_is_an_interval_like_the_rate_and_carries_the_label() -> None:
-    found = cost(INSTANCE, "emulated", 200.0, 240.0)
+    found = cost(placed_on(INSTANCE, "emulated"), 200.0, 240.0)
     assert found is not None
     assert [found.high, found.low] == pytest.approx([0.096 / 3600 / 200 * 1e6, 0.096 / 3600 / 240 * 1e6])
     assert (found.label, found.price) == ("emulated", "us-east-1, 2025-03-02, the list")
 
 
+def test_an_extrapolated_instance_is_paid_for_whole_and_answers_what_its_parts_would() -> None:
+    found = cost(placed_on(INSTANCE, "extrapolated", parts=8), 200.0, None)
+    assert found is not None
+    assert found.high == pytest.approx(0.096 / 3600 / 1600 * 1e6)
+    assert (found.low, found.parts, found.label) == (None, 8, "extrapolated")
+
+
 def test_there_is_no_cost_without_a_price_or_a_rate() -> None:
-    assert cost(INSTANCE, "emulated", None, 10.0) is None
-    assert cost(msgspec.structs.replace(INSTANCE, price="owned"), "measured", 10.0, 20.0) is None
+    assert cost(placed_on(INSTANCE, "emulated"), None, 10.0) is None
+    assert cost(placed_on(msgspec.structs.replace(INSTANCE, price="owned"), "measured"), 10.0, 20.0) is None
 
 
 def shown(result: Sweep) -> str:
@@ -93,7 +105,7 @@ def swept(name: str, meets: float, misses: float, *, why: str = "") -> ModelSwee
         confirmed=True,
         capacity_per_s=500,
         points=points,
-        cost=cost(INSTANCE, "emulated", meets, misses),
+        cost=cost(placed_on(INSTANCE, "emulated"), meets, misses),
         why=why,
     )
 
@@ -101,7 +113,7 @@ def swept(name: str, meets: float, misses: float, *, why: str = "") -> ModelSwee
 def test_the_plot_stands_alone_and_shows_every_trial_the_limit_and_the_bands() -> None:
     models = (swept("v1.0", 100, 110), swept("v1.1", 200, 220))
     limits = (LatencyLimit(quantile="p95", p=0.95, limit_ms=20),)
-    drawn = sweep_svg(Sweep(conditions=conditions(), arrivals=ref_of(Poisson(rate_per_s=1)), limits=limits, models=models, invalid=()))
+    drawn = sweep_svg(Sweep(provenance=provenance(), arrivals=ref_of(Poisson(rate_per_s=1)), limits=limits, models=models, invalid=()))
     root = ElementTree.fromstring(drawn)
     titles = {node.text for node in root.iter("{http://www.w3.org/2000/svg}title")}
     assert "p95 of latency against rate on m5.large (emulated)" in titles
@@ -115,7 +127,7 @@ def test_models_are_compared_side_by_side_with_rates_and_costs() -> None:
     models = (swept("v1.0", 100, 110), swept("v1.1", 200, 220, why="rates between were unclear"))
     limits = (LatencyLimit(quantile="p95", p=0.95, limit_ms=20),)
     arrivals = ref_of(Poisson(rate_per_s=1))
-    text = shown(Sweep(conditions=conditions(), arrivals=arrivals, limits=limits, models=models, invalid=()))
+    text = shown(Sweep(provenance=provenance(), arrivals=arrivals, limits=limits, models=models, invalid=()))
     # Twice the rate: from 200/110 to 220/100 times the base's.
     assert "x [1.82, 2.20] the rate" in text
     assert "[0.1212, 0.1333]" in text

@@ -180,6 +180,28 @@ def test_what_cannot_be_imitated_is_refused_with_the_reason(change: dict[str, ob
         place(rented(**change), allowed=frozenset({0}), machine=MACHINE, gpus=GpuReading(problem="no GPU here"))
 
 
+def test_a_larger_instance_is_extrapolated_from_a_server_on_some_of_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("liftgate.profile.machines.placement._siblings", lambda cpu: {cpu})
+    placement = place(rented(vcpu=20, memory_gib=40), threads=2, allowed=frozenset({0, 1, 2}), machine=MACHINE)
+    assert (placement.label, placement.cpus, placement.threads, placement.parts) == ("extrapolated", (0, 1), 2, 5)
+    assert placement.memory_limit_bytes == 8 * 2**30
+    assert "only 2 of the 10 cores of m5.large are here" in placement.note
+    assert "taken for 5 such parts" in placement.note
+
+
+@pytest.mark.parametrize(
+    ("threads", "change", "message"),
+    [
+        (None, {}, r"has 10 cores and this process may use 1.*--threads N, at most 1"),
+        (2, {}, r"which 2 threads do not fit"),
+        (1, {"architecture": "s390x", "features": ()}, "is s390x and this machine is"),
+    ],
+)
+def test_what_cannot_be_extrapolated_is_refused(threads: int | None, change: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        place(rented(vcpu=20, **change), threads=threads, allowed=frozenset({0}), machine=MACHINE)
+
+
 def test_local_is_measured_on_all_cores_unless_told_otherwise() -> None:
     everything = place(find_instance("local"))
     assert (everything.label, everything.cpus) == ("measured", tuple(sorted(os.sched_getaffinity(0))))

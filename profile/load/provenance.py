@@ -6,12 +6,12 @@ import time
 
 from ...core.machine import this_machine, tool_versions
 from ..setting import Setting
-from .result import Conditions, distribution
+from .result import Provenance, distribution
 
 
-def conditions_of(at: Setting, *, servers: int = 1) -> Conditions:
+def provenance_of(at: Setting, *, servers: int = 1) -> Provenance:
     """What results say about where, with what and for how long something was measured."""
-    return Conditions(
+    return Provenance(
         instance=at.placement.instance.name,
         label=at.placement.label,
         note=at.placement.note,
