@@ -43,8 +43,8 @@ class QuantileNoise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`comparisons` of `model` with itself on one machine, each of `seconds` of measuring.
 
-    `unsteady` says what happened to the machine meanwhile: calibrating beside noise is fine when gates are to be judged beside it. `spoiled`
-    further ones were INVALID and are not in the noise.
+    `unsteady` says what happened to the machine meanwhile: calibrating beside noise is fine when gates are to be judged beside it.
+    `spoiled` further ones were INVALID and are not in the noise.
     """
 
     schema_version: Literal[1] = 1

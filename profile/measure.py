@@ -234,6 +234,7 @@ def memory_reasons(told: Sequence[Launch], subjects: Sequence[Subject], placemen
     return tuple(found)
 
 
-def _drift_reasons(samples: Samples) -> tuple[str, ...]:
+def drift_reasons(samples: Samples) -> tuple[str, ...]:
+    """Models that ended slower or faster than they began."""
     reasons = ((name, drift(samples.of(number))) for number, name in enumerate(samples.models))
     return tuple(f"{name}: {reason}" for name, reason in reasons if reason)

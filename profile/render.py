@@ -74,7 +74,9 @@ def calibration_view(found: Calibration) -> list[RenderableType]:
         lines.append(Text(f"no false alarm in {found.comparisons}: their rate is below {bound:.0%} (95 %)", style="dim"))
     lines.append(Text("margin: the tightest max_regress that equal models keep to 4 times in 5 at alpha 5 %", style="dim"))
     if found.spoiled:
-        lines.append(Text(f"{found.spoiled} more comparisons were INVALID and made again: expect that share of gates to be", style="yellow"))
+        lines.append(
+            Text(f"{found.spoiled} more comparisons were INVALID and made again: expect that share of gates to be", style="yellow")
+        )
     lines.extend(Text(f"while calibrating: {reason}", style="yellow") for reason in found.unsteady)
     return lines
 

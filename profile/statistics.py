@@ -23,7 +23,9 @@ Floats = npt.NDArray[np.float64]
 
 # Below this many blocks the design effect is a guess.
 FEWEST_BLOCKS = 10
-_STRETCHES = 4
+_STRETCHES, _LUGSAIL_FREEDOM = 4, 2 / 5
+# Liberal levels of the tests that choose what the design effect is estimated from.
+_UNREMARKABLE, _POOLED = 0.10, 0.35
 # Chance of deciding that "how many more" aims for.
 POWER = 0.8
 
@@ -52,35 +54,50 @@ def t_interval(values: Floats, level: float) -> tuple[float, float | None, float
 def design_effect(launches: Launches, limit_ns: float, tail: float) -> float:
     """By how much to divide the number of requests above or below `limit_ns` so that bounds at one-sided `tail` hold; at least 1.
 
-    How many times more the share above the limit varies between stretches of rounds (a quarter of an average launch: what disturbs it
-    may last for many rounds) than for independent requests; between launches instead, when they vary more than their stretches explain
-    (F test at a liberal 25 %, Bancroft 1944). Times (t / z)^2, as the variance itself is estimated.
+    How many times more the share above the limit varies between stretches of rounds (a quarter of an average launch) than for independent
+    requests. What disturbs a machine may last longer than a stretch; as far as stretches of half the length vary less, whole ones are taken
+    to vary too little as well (lugsail batch means, Vats and Flegal 2022: 2 V - V of halves, which for independent stretches varies as the
+    variance of 2 / 5 of them). Between launches instead, when they vary more than their stretches explain (F test at a liberal 35 %,
+    Bancroft 1944). An effect that independent requests would show in one of ten samples counts as none. Times (t / z)^2, as the variance
+    itself is estimated.
     """
-    size = sum(map(len, launches)) / (_STRETCHES * len(launches))
-    cells = [_batches(blocks, limit_ns, max(1, round(len(blocks) / size))) for blocks in launches]
-    by_round, by_launch = np.concatenate(cells), np.array([c.sum(axis=0) for c in cells])
-    effect, freedom = _overdispersion(by_round), len(by_round) - 1
-    between = _overdispersion(by_launch)
-    if len(by_launch) > 1 and between / max(effect, 1.0) > stats.f.isf(0.25, len(by_launch) - 1, max(freedom, 1)):
-        effect, freedom = between, len(by_launch) - 1
-    if effect <= 1.0:
-        return 1.0
-    return effect * float(stats.t.isf(tail, freedom) / stats.norm.isf(tail)) ** 2
+    counts = [np.array([(np.count_nonzero(b > limit_ns), len(b)) for b in blocks], dtype=np.float64) for blocks in launches]
+    stretches, halves = (_stretches(counts, number) for number in (_STRETCHES, 2 * _STRETCHES))
+    effect, freedom = _overdispersion(stretches), max(1.0, len(stretches) - 1.0)
+    of_halves = _overdispersion(halves)
+    if len(halves) > len(stretches) and effect > of_halves:
+        effect, freedom = 2 * effect - of_halves, max(1.0, _LUGSAIL_FREEDOM * freedom)
+    if effect <= stats.chi2.isf(_UNREMARKABLE, freedom) / freedom:
+        effect = 1.0
+    by_launch = np.array([c.sum(axis=0) for c in counts])
+    between, between_freedom = _overdispersion(by_launch), _freedom(by_launch[:, 1])
+    if len(by_launch) > 1 and between / effect > stats.f.isf(_POOLED, between_freedom, freedom):
+        effect, freedom = between, between_freedom
+    return 1.0 if effect <= 1.0 else effect * float(stats.t.isf(tail, freedom) / stats.norm.isf(tail)) ** 2
 
 
-def _batches(blocks: Sequence[Nanoseconds], limit_ns: float, stretches: int) -> Floats:
-    """Requests above the limit and requests, in each of `stretches` stretches of consecutive rounds: float64 `[stretches, 2]`."""
-    counts = np.array([(np.count_nonzero(b > limit_ns), len(b)) for b in blocks], dtype=np.float64)
-    return np.array([part.sum(axis=0) for part in np.array_split(counts, min(len(counts), stretches))])
+def _stretches(counts: Sequence[Floats], number: int) -> Floats:
+    """Requests above the limit and requests in stretches of rounds, `number` of them in an average launch: float64 `[stretches, 2]`."""
+    size = sum(map(len, counts)) / (number * len(counts))
+    parts = [part for launch in counts for part in np.array_split(launch, min(len(launch), max(1, round(len(launch) / size))))]
+    return np.array([part.sum(axis=0) for part in parts])
 
 
 def _overdispersion(counts: Floats) -> float:
-    """Pearson's chi-square over its degrees of freedom, for counts `[groups, (above, of)]`; 1 when it cannot be told."""
+    """Variance of the share above the limit over that of independent requests, for counts `[groups, (above, of)]`; 1 when it is unknown.
+
+    From the groups' deviations from the common share (linearized variance of a ratio, Kish 1965): large groups weigh as they do in it.
+    """
     share = counts[:, 0].sum() / counts[:, 1].sum()
     if len(counts) < 2 or share in (0.0, 1.0):
         return 1.0
-    expected = counts[:, 1] * share
-    return float(((counts[:, 0] - expected) ** 2 / (expected * (1 - share))).sum() / (len(counts) - 1))
+    squares = float(((counts[:, 0] - counts[:, 1] * share) ** 2).sum())
+    return float(squares * len(counts) / (len(counts) - 1) / (counts[:, 1].sum() * share * (1 - share)))
+
+
+def _freedom(sizes: Floats) -> float:
+    """Degrees of freedom of a variance between groups of unequal sizes (Satterthwaite 1946); their number less 1 when they are equal."""
+    return max(1.0, float((sizes**2).sum() ** 2 / (sizes**4).sum()) - 1)
 
 
 def quantile_estimate(launches: Launches, p: float, level: float = 0.95) -> Estimate:

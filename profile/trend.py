@@ -182,7 +182,9 @@ def read_trend(place: Path) -> Trend:
                 unreadable.append(Unreadable(file=str(file), line=number, why=str(error)))
     if unreadable and not lines:
         first = unreadable[0]
-        raise InputError(f"{first.file}: line {first.line}", f"is no run of a gate ({first.why})", fix="write one: profile gate … --trend DIR")
+        raise InputError(
+            f"{first.file}: line {first.line}", f"is no run of a gate ({first.why})", fix="write one: profile gate … --trend DIR"
+        )
     return Trend(lines=tuple(sorted(lines, key=lambda line: line.started_at)), unreadable=tuple(unreadable))
 
 

@@ -265,7 +265,9 @@ def _limits(report: Report) -> tuple[str, ...]:
             items.append(f"{', '.join(emulated)} {words} imitated on another machine: trust the ratios more than the milliseconds.")
         extrapolated = [i.name for i in comparison.instances if i.label == "extrapolated"]
         if extrapolated:
-            items.append(f"{', '.join(extrapolated)}: a part of it was imitated, and nothing else ran beside that part: trust the ratios only.")
+            items.append(
+                f"{', '.join(extrapolated)}: a part of it was imitated, and nothing else ran beside that part: trust the ratios only."
+            )
         if comparison_tables.metrics_of(comparison):
             items.append("Offline quality is judged on logged requests: it cannot see what users would have done with other lists.")
         items += comparison.notes

@@ -22,8 +22,8 @@ from ..measure import LAUNCHES, Launch, lag_reasons, memory_reasons
 from ..result import QUANTILES
 from ..setting import Positions, Setting, laid_out, set_up, start_workers
 from ..statistics import quantile_estimate
-from .provenance import provenance_of
 from .limits import LatencyLimit, parse_limits
+from .provenance import provenance_of
 from .result import Load, ModelLoad
 from .trial import Trial, answer, lag_ms, over_trials, overload, play, quantile, services, unsettled, utilisation
 

@@ -18,9 +18,9 @@ from ..launch import Subject, WorkerHandle
 from ..machines.instance import LOCAL, Placement, Price
 from ..measure import LAG_LIMIT, Launch, memory_reasons
 from ..setting import Positions, Setting, laid_out, pilot, set_up, start_workers
-from .provenance import provenance_of
 from .limits import LatencyLimit, parse_limits
 from .load import check_servers, placed
+from .provenance import provenance_of
 from .result import Answer, Cost, ModelSweep, RatePoint, Sweep
 from .search import TOLERANCE, Search
 from .trial import (

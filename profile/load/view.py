@@ -11,7 +11,7 @@ from rich.text import Text
 from ..arrivals import ArrivalsRef
 from ..measure import LAG_LIMIT
 from ..render import milliseconds, new_table
-from .result import Answer, Batches, ColdStart, Provenance, Cost, Distribution, Load, ModelColdStart, ModelLoad, ModelSweep, Sweep
+from .result import Answer, Batches, ColdStart, Cost, Distribution, Load, ModelColdStart, ModelLoad, ModelSweep, Provenance, Sweep
 
 _INVALID = "bold magenta"
 _STYLES: dict[Answer, str] = {"meets": "bold green", "misses": "bold red", "unclear": "bold yellow", "invalid": _INVALID}

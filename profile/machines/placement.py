@@ -91,7 +91,7 @@ def _part(instance: Instance, threads: int | None, cores: list[tuple[int, ...]],
 
 
 def _choose(instance: Instance, count: int, cores: list[tuple[int, ...]]) -> tuple[tuple[int, ...], int]:
-    """CPUs for `count` cores of `instance`, and how many threads of each core they are: fewer than the instance's where there are no more."""
+    """CPUs for `count` cores of `instance`, and how many threads of each: fewer than the instance's where there are no more."""
     width = min(instance.threads_per_core, max(len(group) for group in cores))
     chosen = [group[:width] for group in cores if len(group) >= width][:count]
     if len(chosen) < count:

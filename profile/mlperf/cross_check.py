@@ -23,8 +23,8 @@ from ..arrivals import check_rate
 from ..health import disturbances, read_counters
 from ..inputs import Model, check_duration, load_placements
 from ..launch import Subject, WorkerHandle
-from ..load.provenance import provenance_of
 from ..load.limits import LatencyLimit, parse_limits
+from ..load.provenance import provenance_of
 from ..machines.confine import Confinement, confined
 from ..machines.instance import LOCAL
 from ..measure import Launch, memory_reasons

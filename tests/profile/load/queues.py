@@ -9,7 +9,7 @@ from liftgate.core.requests import RequestsRef
 from liftgate.profile.arrivals import Poisson, ref_of
 from liftgate.profile.load.limits import LatencyLimit
 from liftgate.profile.load.load import LoadRun, summary
-from liftgate.profile.load.result import Provenance, Load, distribution
+from liftgate.profile.load.result import Load, Provenance, distribution
 from liftgate.profile.load.trial import Trial
 
 MS = 1_000_000
