@@ -119,8 +119,9 @@ def test_the_gate_command_exits_with_its_verdict(
     assert (Path(folder[1]) / "comparison.json").is_file()
 
 
-def test_an_undecided_gate_exits_3_or_0_when_told(make_model: MakeModel, store: Store, tmp_path: Path) -> None:
+def test_an_undecided_gate_exits_3_or_0_when_told(make_model: MakeModel, requests: Requests, store: Store, tmp_path: Path) -> None:
     make_model("v1.0")
+    requests.take(range(15)).write(tmp_path / "few_users.parquet")
     (tmp_path / "budget.toml").write_text('[[gate]]\nmetric = "auc"\nmin = 0.1\n')
     command = [
         "gate",
@@ -128,6 +129,8 @@ def test_an_undecided_gate_exits_3_or_0_when_told(make_model: MakeModel, store: 
         "v1.0",
         "--budget",
         str(tmp_path / "budget.toml"),
+        "--requests",
+        str(tmp_path / "few_users.parquet"),
         "--store",
         str(store.root),
         "--seconds",

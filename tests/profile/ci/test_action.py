@@ -118,9 +118,10 @@ def test_a_fail_is_the_jobs_exit_code_and_stands_at_the_budgets_line(job: Job) -
     assert comment.startswith("<!-- liftgate-gate ranker -->")
 
 
-def test_undecided_may_only_warn(job: Job) -> None:
+def test_undecided_may_only_warn(job: Job, requests: Requests) -> None:
+    requests.take(range(15)).write(job.folder / "few users.parquet")
     (job.folder / "budget.toml").write_text('[[gate]]\nmetric = "auc"\nmin = 0.1\n')
-    done = job.run(control="v1.0", treatment="v1.1", seconds="0.2", args="--launches 1", undecided="warn")
+    done = job.run(control="v1.0", treatment="v1.1", requests="few users.parquet", seconds="0.2", args="--launches 1", undecided="warn")
     assert (done.returncode, job.outputs["verdict"], job.outputs["exit-code"]) == (0, "UNDECIDED", "0")
     assert "::warning title=liftgate UNDECIDED" in done.stdout
 
