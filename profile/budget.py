@@ -91,6 +91,11 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     def is_quality(self) -> bool:
         return self.metric not in _COSTS
 
+    @property
+    def is_time(self) -> bool:
+        """Whether it is about milliseconds, which depend on the machine as memory does not."""
+        return _COSTS.get(self.metric) == "ms"
+
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """All gates of a budget and where they were read."""

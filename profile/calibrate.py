@@ -44,7 +44,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """`comparisons` of `model` with itself on one machine, each of `seconds` of measuring.
 
     `unsteady` says what happened to the machine meanwhile: calibrating beside noise is fine when gates are to be judged beside it.
-    `spoiled` further ones were INVALID and are not in the noise.
+    `spoiled` has the reasons of further ones that were INVALID; they are not in the noise.
     """
 
     schema_version: Literal[1] = 1
@@ -60,7 +60,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     comparisons: int
     seconds: float
     noise: tuple[QuantileNoise, ...]
-    spoiled: int = 0
+    spoiled: tuple[str, ...] = ()
     unsteady: tuple[str, ...]
     at: str
 
@@ -103,18 +103,19 @@ def calibrate(
     subjects = load_subjects([model, model], store)
     asked = load_requests(requests, subjects, seed)
     runs: list[Run] = []
-    spoiled = 0
+    spoiled: list[str] = []
     while len(runs) < comparisons:
-        run = measure(subjects, asked, placement, seconds=seconds, launches=launches, seed=seed + len(runs) + spoiled, store=store)
+        run = measure(subjects, asked, placement, seconds=seconds, launches=launches, seed=seed + len(runs) + len(spoiled), store=store)
         if run.invalid:
-            spoiled += 1
-            if spoiled > max(_SPOILED, len(runs)):
-                problem = f"{spoiled} of {spoiled + len(runs)} comparisons cannot be trusted: {'; '.join(run.invalid)}"
+            spoiled.append("; ".join(run.invalid))
+            if len(spoiled) > max(_SPOILED, len(runs)):
+                reasons = "; ".join(dict.fromkeys(spoiled))
+                problem = f"{len(spoiled)} of {len(spoiled) + len(runs)} comparisons cannot be trusted: {reasons}"
                 fix = "gates beside this would be INVALID as well: remove the cause, then calibrate"
                 raise RunFailed("profile calibrate", problem, fix=fix)
         else:
             runs.append(run)
-        progress("calibrating", len(runs), comparisons)
+        progress(f"calibrating ({len(spoiled)} made again)" if spoiled else "calibrating", len(runs), comparisons)
     found = Calibration(
         machine=this_machine(),
         tools=tool_versions(),
@@ -127,7 +128,7 @@ def calibrate(
         comparisons=comparisons,
         seconds=seconds,
         noise=tuple(noise_of(name, p, runs) for name, p in QUANTILES.items()),
-        spoiled=spoiled,
+        spoiled=tuple(spoiled),
         unsteady=tuple(dict.fromkeys(reason for run in runs for reason in run.unsteady)),
         at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -19,7 +19,7 @@ from ..quality.evaluate import METRICS, Evaluation, PairedPart, evaluate_users, 
 from .budget import LATENCY, Budget, Conditions, MaxRegress, read_budget
 from .calibrate import check_margins, find_calibration
 from .command import obstacles_to_repeating, repeatable, repeated, settings
-from .inputs import Model, check_duration, check_quality, load_placements, load_requests, load_subjects
+from .inputs import Model, check_duration, check_quality, check_times, load_placements, load_requests, load_subjects
 from .judge import Evidence, clear, verdict
 from .launch import Subject
 from .machines.instance import LOCAL, Placement
@@ -61,6 +61,7 @@ def compare(
     placements = {at: load_placements([at.instance], threads)[0] for at in conditions}
     subjects = load_subjects((control, *treatments), store)
     asked = load_requests(requests, subjects, seed)
+    check_times(judged, placements)
     check_quality(judged, asked)
     if run_dir is not None:
         check_folder(Path(run_dir))

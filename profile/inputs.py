@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,7 +15,7 @@ from ..core.requests import Requests
 from ..core.signature import InputSpec, Signature
 from ..core.store import Store
 from ..runtime.session import SessionSettings, open_session
-from .budget import Budget
+from .budget import Budget, Conditions, Max
 from .generate import requests_from_signature
 from .launch import Subject
 from .machines.confine import limit_memory
@@ -81,6 +81,16 @@ def _all_inputs(signatures: Sequence[Signature]) -> Signature:
 def load_placements(names: Sequence[str], threads: int | None) -> list[Placement]:
     """How to stand for every named instance, each once."""
     return [limit_memory(place(find_instance(name), threads=threads, recognised=recognise())) for name in dict.fromkeys(names)]
+
+
+def check_times(budget: Budget | None, placements: Mapping[Conditions, Placement]) -> None:
+    """Absolute limits on times of extrapolated instances are an error: nothing that is measured here decides them."""
+    if budget is None:
+        return
+    for number, gate in enumerate(budget.gates, start=1):
+        if gate.is_time and isinstance(gate.limit, Max) and gate.at is not None and placements[gate.at].label == "extrapolated":
+            problem = f"{gate.name} is an absolute limit, and only a part of {gate.at.instance} can be imitated here"
+            raise InputError(f"{budget.source}: gate {number}", problem, fix="measure on the instance itself, or give max_regress")
 
 
 def check_quality(budget: Budget | None, requests: Requests) -> None:

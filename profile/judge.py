@@ -6,7 +6,7 @@ What is measured in launches is looked at three times at most, after planned num
 PASS needs every gate to pass, so it needs no correction; FAIL of any gate decides, so p-values of failing are Holm-adjusted over the gates
 of a level: warnings decide nothing, so they must not make errors harder to see.
 A number emulated for an instance may fail an absolute gate but pass it only if the gate says `allow = "emulated"`: a wrong FAIL costs a run
-on the real machine, a wrong PASS an outage. An extrapolated one decides no absolute gate.
+on the real machine, a wrong PASS an outage. An extrapolated one decides no absolute time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .budget import LATENCY, Budget, Conditions, Gate, Max, MaxDrop, MaxRegress
 from .inputs import MOST_LAUNCHES
 from .measure import Run, lag_reasons
 from .result import Label
-from .sequential import FALSE_ALARM, FEWEST_LAUNCHES, detectable, paired_rounds, relative_gate, requests_per_round
+from .sequential import FALSE_ALARM, FEWEST_LAUNCHES, detectable, paired_rounds, planned_looks, relative_gate, requests_per_round
 from .statistics import Decision, absolute_gate, mean_gate, quantile_estimate, resampled_gate, t_interval
 
 # Percentile intervals of a mean over fewer users cover too rarely to decide on.
@@ -147,15 +147,16 @@ def _rule(gate: Gate, evidence: Evidence) -> _Ruling:
     run = evidence.runs[gate.at]
     tail = f" on {gate.at.name} ({run.placement.label})"
     spoiled = run.invalid + _late(gate, run, evidence.model)
-    if spoiled or (run.unsteady and isinstance(gate.limit, Max) and gate.metric != "memory"):
+    if spoiled or (run.unsteady and isinstance(gate.limit, Max) and gate.is_time):
         decision = Decision(outcome=Outcome.INVALID, p_fail=None, why=f"cannot be trusted{tail}: {'; '.join(spoiled + run.unsteady)}")
         return _Ruling(decision=decision, found="", limit=gate.limit.text, upper=True)
     ruling = _rule_latency(gate, evidence, run) if gate.metric in LATENCY else _rule_launches(gate, evidence, run)
     ruling = msgspec.structs.replace(ruling, tail=tail, measured_s=run.measured_s)
-    timed = isinstance(gate.limit, Max) and gate.metric != "memory"
+    timed = isinstance(gate.limit, Max) and gate.is_time
     why = _not_for_this_machine(gate, ruling.decision.outcome, run.placement.label) if timed else ""
     if why:
-        decision = msgspec.structs.replace(ruling.decision, outcome=Outcome.UNDECIDED, why=why, more=None)
+        p_fail = None if run.placement.label == "extrapolated" else ruling.decision.p_fail
+        decision = Decision(outcome=Outcome.UNDECIDED, p_fail=p_fail, why=why)
         return msgspec.structs.replace(ruling, decision=decision, settled=True)
     return ruling
 
@@ -163,7 +164,7 @@ def _rule(gate: Gate, evidence: Evidence) -> _Ruling:
 def _not_for_this_machine(gate: Gate, outcome: Outcome, label: Label) -> str:
     """Why an absolute time that was not measured on the instance itself may not decide so; empty where it may."""
     if label == "extrapolated":
-        return "an extrapolated number decides no absolute limit: measure on the instance itself"
+        return "an extrapolated time decides no absolute limit: measure on the instance itself"
     if label == "emulated" and outcome is Outcome.PASS and not gate.emulated_may_pass:
         return 'an emulated number may only pass an absolute limit with allow = "emulated"'
     return ""
@@ -209,14 +210,9 @@ def _rule_latency(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
     return _ratio_ruling(paired.estimate(1 - 2 * gate.alpha), decision, gate, evidence.control)
 
 
-def looks(planned: int) -> tuple[int, ...]:
-    """After how many of `planned` launches gates are looked at."""
-    return tuple(sorted({min(FEWEST_LAUNCHES, planned), math.ceil(0.6 * planned), planned}))
-
-
 def _looked(run: Run, decide: Callable[[int, int], Decision]) -> Decision:
     """The first look that decides, else the last one; `decide` gets the launches of a look, and how many looks to correct for."""
-    points = looks(run.planned)
+    points = planned_looks(run.planned)
     done = len({b.launch for b in run.samples.blocks})
     decision = Decision(outcome=Outcome.UNDECIDED, p_fail=None, more=points[0] / done, why=f"is first looked at after {points[0]} launches")
     for point in points:

@@ -121,12 +121,14 @@ def measure(
     """Times of `subjects` on `placement`, over at most about `seconds` of measuring; starting processes comes on top.
 
     Every launch starts a fresh process per model; each of its rounds gives every model a block of the same requests, in an order drawn
-    anew; with `rate_per_s` also the same arrivals. After a launch `enough` may say that the answer is clear. Raises RunFailed when a worker
-    dies, InputError when the requests do not fit a model.
+    anew; with `rate_per_s` also the same arrivals (of an extrapolated instance, its part's share of them). After a launch `enough` may say
+    that the answer is clear. Raises RunFailed when a worker dies, InputError when the requests do not fit a model.
     """
     rng = np.random.default_rng(seed)
     pool = pool_of(subjects, requests, rng)
     at = Conditions(instance=placement.instance.name, rate_per_s=rate_per_s)
+    # Of requests that go to one of several servers at random, each gets its share, and they still come at random.
+    rate = None if rate_per_s is None else rate_per_s / placement.parts
     gathered = _Gathered(subjects, placement, at, pool, planned=launches)
     what = f"measuring on {at.name}"
     with laid_out(pool, placement.cpus) as file:
@@ -137,12 +139,12 @@ def measure(
                 workers, readies = start_workers(subjects, placement, store, file, living=living, rng=rng)
                 # Planned anew for every launch: the machine may have been slower a moment ago.
                 speeds = [pilot(worker, len(pool)) for worker in workers]
-                open_loop = None if rate_per_s is None else plan_open(seconds, rate_per_s, len(subjects), launches)
+                open_loop = None if rate is None else plan_open(seconds, rate, len(subjects), launches)
                 planned = open_loop or plan(seconds, speeds, launches)
                 rounds = rounds_of_launches(planned, launches)
                 for _ in range(rounds[launch]):
                     indices = positions.draw(planned.block)
-                    due_ns = None if rate_per_s is None else Poisson(rate_per_s=rate_per_s).draw(len(indices), rng)
+                    due_ns = None if rate is None else Poisson(rate_per_s=rate).draw(len(indices), rng)
                     for turn, model in enumerate(rng.permutation(len(subjects)).tolist()):
                         told = _ask(workers[model], indices, due_ns, planned.warmup)
                         block = SampleBlock(model=model, launch=launch, round=number, turn=turn, requests=indices, ns=told.ns)
@@ -226,8 +228,8 @@ def memory_reasons(told: Sequence[Launch], subjects: Sequence[Subject], placemen
         mine = [launch.ended for launch in told if launch.model == number]
         peak = max((ended.memory_bytes for ended in mine if ended.memory_bytes is not None), default=0)
         if peak > placement.memory_limit_bytes:
-            share = "" if placement.parts == 1 else f" for {placement.parts} of them"
-            has = f"{placement.instance.name} has {placement.instance.memory_gib:g} GiB{share}"
+            parts = "" if placement.parts == 1 else f" for each of {placement.parts} parts"
+            has = f"{placement.instance.name} has {placement.memory_limit_bytes / 2**30:g} GiB{parts}"
             found.append(f"{subject.ref.name} needs {peak / 2**30:.1f} GiB, {has}")
         if any(ended.swapped_bytes for ended in mine):
             found.append(f"{subject.ref.name} was partly swapped out")

@@ -15,4 +15,7 @@ RequestsOption = Annotated[
 InstanceOption = Annotated[str, typer.Option("--instance", metavar="NAME", help="See `profile instances`.")]
 LaunchesOption = Annotated[int, typer.Option("--launches", help="Fresh processes per model.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of orders, samples, arrivals and resampling.", min=0)]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Default: one per core of the instance.", min=1)]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", help="Default: one per core of the instance; fewer extrapolate one with more cores than here.", min=1),
+]

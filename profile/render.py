@@ -13,6 +13,7 @@ from rich.text import Text
 from ..core.estimate import Estimate
 from ..core.verdict import Finding, Outcome, Verdict
 from .calibrate import Calibration
+from .provenance import Distribution, Provenance
 from .result import QUANTILES, Candidate, Comparison, InstanceLatency, ModelLatency
 
 _TOLD = {"20 s": 20.0, "1 min": 60.0, "5 min": 300.0}
@@ -36,8 +37,7 @@ def comparison_view(result: Comparison) -> RenderableType:
 def latency_view(latency: InstanceLatency) -> list[RenderableType]:
     """One row per model, with the ratio to the control paired by round."""
     control = latency.models[0].model.name
-    threads = f"{latency.threads} thread{'s' if latency.threads != 1 else ''}"
-    table = new_table(f"{latency.name} ({latency.label}, {threads}): {latency.what} in ms [95 %]")
+    table = new_table(f"{latency.name} ({latency.how}, {_count(latency.threads, 'thread')}): {latency.what} in ms [95 %]")
     table.add_column("model")
     for name in QUANTILES:
         table.add_column(name, justify="right")
@@ -74,11 +74,34 @@ def calibration_view(found: Calibration) -> list[RenderableType]:
         lines.append(Text(f"no false alarm in {found.comparisons}: their rate is below {bound:.0%} (95 %)", style="dim"))
     lines.append(Text("margin: the tightest max_regress that equal models keep to 4 times in 5 at alpha 5 %", style="dim"))
     if found.spoiled:
-        lines.append(
-            Text(f"{found.spoiled} more comparisons were INVALID and made again: expect that share of gates to be", style="yellow")
-        )
+        count, total = len(found.spoiled), len(found.spoiled) + found.comparisons
+        again = f"{count} of {total} comparisons made again, as INVALID: expect about {count / total:.0%} of gates to be"
+        lines.extend(Text(words, style="yellow") for words in (again, *(f"  {reason}" for reason in dict.fromkeys(found.spoiled))))
     lines.extend(Text(f"while calibrating: {reason}", style="yellow") for reason in found.unsteady)
     return lines
+
+
+def place_text(at: Provenance) -> str:
+    """`m5.large (emulated, 1 server of 2 threads)`."""
+    return f"{at.instance} ({at.how}, {_count(at.servers, 'server')} of {_count(at.threads, 'thread')})"
+
+
+def provenance_view(at: Provenance) -> list[RenderableType]:
+    """Candidates, machine and requests in words."""
+    spread = f"candidates per request: {spread_text(at.candidates_per_request)} over {at.candidates_per_request.n} requests"
+    notes = [spread, at.note if at.note.startswith(at.label) else f"{at.label}: {at.note}", f"seed {at.seed}"]
+    if at.requests.generated:
+        notes.append("no requests were given: they were generated from the signature; real traffic will differ")
+    return [Text(note, style="dim") for note in notes]
+
+
+def spread_text(spread: Distribution) -> str:
+    """`min 3, median 30, p95 80, max 120`."""
+    return f"min {spread.min:g}, median {spread.median:g}, p95 {spread.p95:g}, max {spread.max:g}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _spread(values: Sequence[float]) -> str:

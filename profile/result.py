@@ -18,6 +18,11 @@ Direction = Literal["slower", "faster", "unclear"]
 QUANTILES: dict[str, float] = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 
+def labelled(label: Label, parts: int) -> str:
+    """`measured`, `emulated`, or `extrapolated from 1 of 8 parts`."""
+    return label if parts == 1 else f"{label} from 1 of {parts} parts"
+
+
 class ModelLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Service time of one model on one instance: quantiles in milliseconds over `samples` requests, `n` of each estimate = rounds.
 
@@ -52,7 +57,8 @@ class LatencyChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class InstanceLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All models on one instance, measured in the same interleaved rounds; `models[0]` is the control.
 
-    `label` says how far the numbers may be trusted for that instance and `note` how it was imitated; `invalid` lists why the measurement
+    `label` says how far the numbers may be trusted for that instance and `note` how it was imitated (if extrapolated, from one of `parts`,
+    each with its share of a `rate_per_s`); `invalid` lists why the measurement
     cannot be trusted (empty when it can), `unsteady` why its absolute times cannot, though its ratios can. `measured_s` is how long
     requests were timed. With a `rate_per_s` latency counts from requests' arrival, without it is service time. `changes` maps a treatment's
     name to its change per quantile.
@@ -61,6 +67,7 @@ class InstanceLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     instance: str
     rate_per_s: float | None = None
     label: Label
+    parts: int = 1
     note: str
     threads: int
     cpus: tuple[int, ...]
@@ -70,6 +77,11 @@ class InstanceLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     measured_s: float
     models: tuple[ModelLatency, ...]
     changes: dict[str, tuple[LatencyChange, ...]]
+
+    @property
+    def how(self) -> str:
+        """`measured`, `emulated`, or `extrapolated from 1 of 8 parts`."""
+        return labelled(self.label, self.parts)
 
     @property
     def name(self) -> str:

@@ -130,14 +130,22 @@ def relative_gate(paired: PairedRounds, margin: float, alpha: float, false_alarm
     return Decision(outcome=Outcome.UNDECIDED, p_fail=p_fail, more=_more(paired, limit, alpha / looks, false_alarm / looks))
 
 
-def direction(paired: PairedRounds, false_alarm: float = FALSE_ALARM) -> Direction:
-    """Whether the treatment is slower or faster at all; each is said wrongly at most `false_alarm` of the time."""
+def planned_looks(planned: int) -> tuple[int, ...]:
+    """After how many of `planned` launches gates are looked at."""
+    return tuple(sorted({min(FEWEST_LAUNCHES, planned), math.ceil(0.6 * planned), planned}))
+
+
+def direction(paired: PairedRounds, false_alarm: float = FALSE_ALARM, *, looks: int = 1) -> Direction:
+    """Whether the treatment is slower or faster at all; each is said wrongly at most `false_alarm` of the time.
+
+    Launches are Bonferroni-corrected for the `looks` after which measuring might have ended.
+    """
     values, launches = paired.values, np.asarray(paired.launches)
     if len(launches) < FEWEST_LAUNCHES:
         return "unclear"
-    if max(sequential_p(values > 0), _launches_p(launches)) < false_alarm:
+    if max(sequential_p(values > 0), looks * _launches_p(launches)) < false_alarm:
         return "slower"
-    if max(sequential_p(values < 0), _launches_p(-launches)) < false_alarm:
+    if max(sequential_p(values < 0), looks * _launches_p(-launches)) < false_alarm:
         return "faster"
     return "unclear"
 

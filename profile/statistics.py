@@ -1,7 +1,7 @@
 """Estimates and three-way decisions from blocks of service times.
 
 Requests of one block share what happened to the machine meanwhile, so they are not independent: every interval here counts
-blocks, or shrinks the number of requests by the design effect measured between blocks (Kish 1965).
+blocks, or shrinks the number of requests by the design effect measured between stretches of blocks, or between launches (Kish 1965).
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ Floats = npt.NDArray[np.float64]
 # Below this many blocks the design effect is a guess.
 FEWEST_BLOCKS = 10
 _STRETCHES, _LUGSAIL_FREEDOM = 4, 2 / 5
+# With fewer stretches a variance says too little to be corrected, or to be called none.
+_ENOUGH_FREEDOM = 10
 # Liberal levels of the tests that choose what the design effect is estimated from.
 _UNREMARKABLE, _POOLED = 0.10, 0.35
 # Chance of deciding that "how many more" aims for.
@@ -57,21 +59,22 @@ def design_effect(launches: Launches, limit_ns: float, tail: float) -> float:
     How many times more the share above the limit varies between stretches of rounds (a quarter of an average launch) than for independent
     requests. What disturbs a machine may last longer than a stretch; as far as stretches of half the length vary less, whole ones are taken
     to vary too little as well (lugsail batch means, Vats and Flegal 2022: 2 V - V of halves, which for independent stretches varies as the
-    variance of 2 / 5 of them). Between launches instead, when they vary more than their stretches explain (F test at a liberal 35 %,
-    Bancroft 1944). An effect that independent requests would show in one of ten samples counts as none. Times (t / z)^2, as the variance
-    itself is estimated.
+    variance of 2 / 5 of them), and an effect that independent requests would show in one of ten samples counts as none; both only where
+    there are stretches enough. Between launches instead, when they vary more than their stretches explain (F test at a liberal 35 %,
+    Bancroft 1944). Times (t / z)^2, as the variance itself is estimated.
     """
     counts = [np.array([(np.count_nonzero(b > limit_ns), len(b)) for b in blocks], dtype=np.float64) for blocks in launches]
     stretches, halves = (_stretches(counts, number) for number in (_STRETCHES, 2 * _STRETCHES))
     effect, freedom = _overdispersion(stretches), max(1.0, len(stretches) - 1.0)
-    of_halves = _overdispersion(halves)
-    if len(halves) > len(stretches) and effect > of_halves:
-        effect, freedom = 2 * effect - of_halves, max(1.0, _LUGSAIL_FREEDOM * freedom)
-    if effect <= stats.chi2.isf(_UNREMARKABLE, freedom) / freedom:
-        effect = 1.0
+    if freedom >= _ENOUGH_FREEDOM:
+        of_halves = _overdispersion(halves)
+        if len(halves) > len(stretches) and effect > of_halves:
+            effect, freedom = 2 * effect - of_halves, _LUGSAIL_FREEDOM * freedom
+        if effect <= stats.chi2.isf(_UNREMARKABLE, freedom) / freedom:
+            effect = 1.0
     by_launch = np.array([c.sum(axis=0) for c in counts])
     between, between_freedom = _overdispersion(by_launch), _freedom(by_launch[:, 1])
-    if len(by_launch) > 1 and between / effect > stats.f.isf(_POOLED, between_freedom, freedom):
+    if len(by_launch) > 1 and between / max(effect, 1.0) > stats.f.isf(_POOLED, between_freedom, freedom):
         effect, freedom = between, between_freedom
     return 1.0 if effect <= 1.0 else effect * float(stats.t.isf(tail, freedom) / stats.norm.isf(tail)) ** 2
 
@@ -91,8 +94,11 @@ def _overdispersion(counts: Floats) -> float:
     share = counts[:, 0].sum() / counts[:, 1].sum()
     if len(counts) < 2 or share in (0.0, 1.0):
         return 1.0
-    squares = float(((counts[:, 0] - counts[:, 1] * share) ** 2).sum())
-    return float(squares * len(counts) / (len(counts) - 1) / (counts[:, 1].sum() * share * (1 - share)))
+    sizes, of = counts[:, 1], counts[:, 1].sum()
+    squares = ((counts[:, 0] - sizes * share) ** 2).sum()
+    # Of the true variance, as deviations are from the sample's own share: (groups - 1) / groups when they are of one size.
+    seen = 1 - 2 * (sizes**3).sum() / (of * (sizes**2).sum()) + (sizes**2).sum() / of**2
+    return float(squares / seen / (of * share * (1 - share)))
 
 
 def _freedom(sizes: Floats) -> float:

@@ -11,7 +11,7 @@ from ..core.estimate import Estimate
 from .launch import Subject
 from .measure import Run
 from .result import QUANTILES, InstanceLatency, LatencyChange, ModelLatency
-from .sequential import PairedRounds, detectable, direction, paired_rounds
+from .sequential import PairedRounds, detectable, direction, paired_rounds, planned_looks
 from .statistics import quantile_estimate, t_interval
 
 # The usual alpha of gates, for which `detectable` is told.
@@ -24,11 +24,14 @@ def summarize(run: Run, subjects: Sequence[Subject]) -> InstanceLatency:
     changes = {}
     for number, subject in enumerate(subjects[1:], start=1):
         treatment = run.samples.of(number)
-        changes[subject.ref.name] = tuple(_change(name, paired_rounds(control, treatment, p)) for name, p in QUANTILES.items())
+        changes[subject.ref.name] = tuple(
+            _change(name, paired_rounds(control, treatment, p), looked=len(planned_looks(run.planned))) for name, p in QUANTILES.items()
+        )
     return InstanceLatency(
         instance=run.placement.instance.name,
         rate_per_s=run.rate_per_s,
         label=run.placement.label,
+        parts=run.placement.parts,
         note=run.placement.note,
         threads=run.placement.threads,
         cpus=run.placement.cpus,
@@ -41,12 +44,12 @@ def summarize(run: Run, subjects: Sequence[Subject]) -> InstanceLatency:
     )
 
 
-def _change(quantile: str, paired: PairedRounds) -> LatencyChange:
+def _change(quantile: str, paired: PairedRounds, *, looked: int) -> LatencyChange:
     return LatencyChange(
         quantile=quantile,
         ratio=paired.estimate(),
         round_ratios=tuple(math.exp(d) for d in paired.values),
-        direction=direction(paired),
+        direction=direction(paired, looks=looked),
         detectable=detectable(paired, ALPHA),
     )
 

@@ -165,7 +165,7 @@ def _write_all(handle: int, body: bytes) -> None:
 
 
 def read_trend(place: Path) -> Trend:
-    """Every run in a file, or in all files of a folder; raises InputError when there is none, or nothing but lines of something else."""
+    """Every run in a file, or in all files of a folder; raises InputError when there is none that can be read."""
     files = [place] if place.is_file() else sorted(place.glob(f"*{SUFFIX}"))
     if not files:
         raise InputError.mismatch(
@@ -180,11 +180,11 @@ def read_trend(place: Path) -> Trend:
                     lines.append(msgspec.json.decode(raw, type=TrendLine))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 unreadable.append(Unreadable(file=str(file), line=number, why=str(error)))
-    if unreadable and not lines:
-        first = unreadable[0]
-        raise InputError(
-            f"{first.file}: line {first.line}", f"is no run of a gate ({first.why})", fix="write one: profile gate … --trend DIR"
-        )
+    if not lines:
+        first = unreadable[0] if unreadable else None
+        found = "no line" if first is None else f"nothing that can be read ({first.file}: line {first.line}: {first.why})"
+        fix = "name the folder that profile gate … --trend writes to; lines of a later version need that version"
+        raise InputError.mismatch(str(place), expected="runs of a gate", found=found, fix=fix)
     return Trend(lines=tuple(sorted(lines, key=lambda line: line.started_at)), unreadable=tuple(unreadable))
 
 
@@ -192,4 +192,4 @@ def _rows(file: Path) -> Sequence[bytes]:
     try:
         return file.read_bytes().split(b"\n")
     except OSError as error:
-        raise InputError(str(file), f"cannot be read ({error.strerror or error})") from None
+        raise InputError(str(file), f"cannot be read ({error.strerror or error})", fix="check who may read it") from None

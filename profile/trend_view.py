@@ -27,8 +27,7 @@ def trend_view(trend: Trend, *, last: int) -> RenderableType:
         for instance in dict.fromkeys(found.instance for line in lines for found in line.latency):
             parts += _instance(instance, lines[-last:])
     parts += [Text(f"{u.file}: line {u.line} cannot be read and was left as it is ({u.why})", style="yellow") for u in trend.unreadable]
-    if trend.lines:
-        parts += ["", Text("history for people: no gate is decided by it, the control is measured anew in every run", style="dim")]
+    parts += ["", Text("history for people: no gate is decided by it, the control is measured anew in every run", style="dim")]
     return Group(*parts)
 
 

@@ -133,7 +133,7 @@ def _comparison(comparison: Comparison, curves: tuple[LatencyCurve, ...]) -> lis
 
 
 def _instance_heading(instance: InstanceLatency) -> Heading:
-    return Heading(text=instance.name, label=instance.label if instance.rate_per_s is None else f"{instance.label}, {instance.what}")
+    return Heading(text=instance.name, label=instance.how if instance.rate_per_s is None else f"{instance.how}, {instance.what}")
 
 
 def _models(comparison: Comparison) -> tuple[Block, ...]:
@@ -214,7 +214,7 @@ def _distribution(comparison: Comparison, curves: tuple[LatencyCurve, ...]) -> t
         chart = figures.distribution(comparison, curves, name)
         if chart:
             counted = sum(c.samples for c in curves if c.instance == name)
-            label = next((i.label for i in comparison.instances if i.name == name), "")
+            label = next((i.how for i in comparison.instances if i.name == name), "")
             caption = f"{plural(counted, 'timed request')}. Further left is faster; the upper right corner is the tail."
             blocks += [Heading(text=name, label=label), Figure(svg=chart, caption=caption)]
     return tuple(blocks)

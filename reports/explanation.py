@@ -43,7 +43,7 @@ def _blocks(found: Explanation) -> list[Block]:
     )
     blocks.append(Fold(title="The slowest requests", blocks=(Text(text=sentence), Figure(svg=slow, caption="By operator."))))
     counted = f"{plural(found.pairs, 'pair')} of requests in {plural(found.rounds, 'round')}, fresh processes: {found.launches} per model"
-    notes = (*found.notes, f"{counted} on {found.instance}, seed {found.seed}, {found.machine.cpu}")
+    notes = (*found.notes, f"{counted} on {found.instance} ({found.label}), seed {found.seed}, {found.machine.cpu}")
     blocks += [Text(text=f"{note[:1].upper()}{note[1:]}.", tone="note") for note in notes]
     return blocks
 

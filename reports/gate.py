@@ -80,9 +80,7 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
         if self.advice():
             open_blocks += [Heading(text="What to do"), Bullets(items=self.advice())]
         for instance in comparison.instances:
-            open_blocks.append(
-                Text(text=f"{instance.name} ({instance.label}), {instance.what} with 95 % intervals; {instance.note}".strip())
-            )
+            open_blocks.append(Text(text=f"{instance.name} ({instance.how}), {instance.what} with 95 % intervals; {instance.note}".strip()))
             if instance.unsteady and not instance.invalid:
                 open_blocks.append(Text(text=unsteady_sentence(instance), tone="note"))
             open_blocks.append(comparison_tables.summary_table(comparison, instance))

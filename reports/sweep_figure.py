@@ -29,7 +29,7 @@ def sweep_svg(sweep: Sweep) -> str:
         x=Scale(low=0.0, high=max(point.rate_per_s for point in points) * 1.06, start=_LEFT, end=WIDTH - 16),
         y=Scale(low=low, high=high, start=_BOTTOM, end=_TOP, kind="log"),
     )
-    title = f"{limit.quantile} of latency against rate on {sweep.provenance.instance} ({sweep.provenance.label})"
+    title = f"{limit.quantile} of latency against rate on {sweep.provenance.instance} ({sweep.provenance.how})"
     names, _ = legend([(number, model.model.name) for number, model in enumerate(sweep.models)], _LEFT, 20, WIDTH - 16)
     parts = [
         Markup("<style>{}</style>").format(Markup(_style())),

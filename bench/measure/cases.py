@@ -21,7 +21,7 @@ from ...profile.judge import Evidence, clear, verdict
 from ...profile.launch import Subject
 from ...profile.measure import Run, measure
 from ...profile.result import QUANTILES
-from ...profile.sequential import direction, paired_rounds
+from ...profile.sequential import direction, paired_rounds, planned_looks
 from .neighbour import KINDS, Kind, neighbour
 from .slowed_worker import SHARE
 
@@ -89,7 +89,7 @@ def compare_once(case: Case, model: ModelArtifact, requests: Requests, store: St
     return Answer(
         case=case.name,
         outcomes=dict(zip(case.gates, (f.outcome for f in found.findings), strict=True)) if found else {},
-        directions={q: direction(p) for q, p in paired.items()},
+        directions={q: direction(p, looks=len(planned_looks(run.planned))) for q, p in paired.items()},
         ratios={q: p.estimate().value for q, p in paired.items()},
         measured_s=run.measured_s,
         neighbour=kind or "",

@@ -16,7 +16,9 @@ from ...profile.statistics import quantile_estimate
 Floats = npt.NDArray[np.float64]
 Blocks = list[list[npt.NDArray[np.int64]]]
 
-LAUNCHES, BLOCK = 8, 25
+LAUNCHES, BLOCK, QUEUE_BLOCK = 8, 25, 80
+# Requests before a queue counts as settled.
+_SETTLING = 2000
 # As long as those of a real measurement: 1 1 2 2 4 4 4 4.
 ROUNDS = rounds_of_launches(Plan(block=BLOCK, warmup=0, rounds_per_launch=40), LAUNCHES)
 
@@ -26,7 +28,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
 
     `drift` is the standard deviation of an AR(1) factor (0.9 from block to block), `bursts` how often per block a neighbour begins to slow
     everything by a quarter for five blocks on average, `spikes` the share of requests that take twice as long on average, and `luck` the
-    spread between processes.
+    spread between processes. With a `queue` they are latencies of a queue that is busy for that share of the time (M/D/1, blocks of 80
+    consecutive requests), as in a trial of `profile sweep`. `launches` has the rounds of each.
     """
 
     name: str
@@ -34,6 +37,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     bursts: float = 0.0
     spikes: float = 0.0
     luck: float = 0.0
+    queue: float = 0.0
+    launches: tuple[int, ...] = ROUNDS
 
 
 WORLDS = (
@@ -43,6 +48,11 @@ WORLDS = (
     World(name="spikes", spikes=0.02),
     World(name="processes differ by 4 %", luck=0.04),
     World(name="drift, bursts, spikes and luck", drift=0.03, bursts=0.02, spikes=0.02, luck=0.01),
+    World(name="one launch of 10 rounds, independent", launches=(10,)),
+    World(name="one launch of 10 rounds, drift 3 %", drift=0.03, launches=(10,)),
+    World(name="three launches (1 1 2), bursts", bursts=0.02, launches=(10, 10, 20)),
+    World(name="a sweep's trial, 50 % busy", queue=0.5, launches=(10,)),
+    World(name="a sweep's trial, 75 % busy", queue=0.75, launches=(10,)),
 )
 
 
@@ -50,7 +60,11 @@ def simulate(world: World, rng: np.random.Generator) -> tuple[Blocks, Blocks]:
     """Two equal models measured in interleaved rounds, by launch and round."""
     control: Blocks = []
     treatment: Blocks = []
-    for rounds in ROUNDS:
+    for rounds in world.launches:
+        if world.queue:
+            control.append(_queue(world.queue, rounds, rng))
+            treatment.append(_queue(world.queue, rounds, rng))
+            continue
         shared = _drift(world.drift, 2 * rounds, rng) + _bursts(world.bursts, 2 * rounds, rng)
         first = rng.integers(0, 2, rounds)
         turns = np.arange(0, 2 * rounds, 2)
@@ -63,6 +77,15 @@ def _launch(world: World, shared: Floats, rng: np.random.Generator) -> list[npt.
     logs = rng.normal(0, 0.1, (len(shared), BLOCK)) + shared[:, None] + rng.normal(0, world.luck)
     spikes = np.where(rng.random(logs.shape) < world.spikes, 1 + rng.exponential(1.0, logs.shape), 1.0)
     return list((np.exp(logs) * spikes * 1e6).astype(np.int64))
+
+
+def _queue(busy: float, rounds: int, rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
+    """Latencies at one server of constant service of 1 ms and Poisson arrivals (Lindley 1952)."""
+    gaps = rng.exponential(1 / busy, _SETTLING + rounds * QUEUE_BLOCK)
+    walk = np.concatenate([[0.0], np.cumsum(1.0 - gaps)])
+    waits = walk - np.minimum.accumulate(walk)
+    latency = (1.0 + waits[-rounds * QUEUE_BLOCK :]) * 1e6
+    return list(latency.astype(np.int64).reshape(rounds, QUEUE_BLOCK))
 
 
 def _drift(deviation: float, count: int, rng: np.random.Generator) -> Floats:
@@ -89,14 +112,16 @@ def rates(trials: int, worlds: Sequence[World] = WORLDS, seed: int = 0) -> list[
     A bound that is unknown excludes nothing; how often one is, and how often intervals with two bounds hold, is told beside.
     """
     lines = [
-        f"{trials} pairs of equal models, launches of {', '.join(map(str, ROUNDS))} rounds of {BLOCK} requests: how many hold the truth",
+        f"{trials} pairs of equal models, launches of {', '.join(map(str, ROUNDS))} rounds of {BLOCK} requests where nothing else is said:"
+        " how many intervals hold the truth",
         "",
         "| machine | p50 | p95 | p99 | a bound unknown (p95, p99) | both known (p95, p99) | ratio p50 | ratio p95 | ratio p99 |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for world in worlds:
         rng = np.random.default_rng(seed)
-        many = np.concatenate([block for _ in range(400) for model in simulate(world, rng) for launch in model for block in launch])
+        runs = 400 * sum(ROUNDS) // sum(world.launches)
+        many = np.concatenate([block for _ in range(runs) for model in simulate(world, rng) for launch in model for block in launch])
         true_ms = {name: float(np.quantile(many, p)) / 1e6 for name, p in QUANTILES.items()}
         held, ratios, known, held_known = (dict.fromkeys(QUANTILES, 0) for _ in range(4))
         for _ in range(trials):
@@ -114,6 +139,6 @@ def rates(trials: int, worlds: Sequence[World] = WORLDS, seed: int = 0) -> list[
         absolute = " | ".join(f"{held[q] / (2 * trials):.1%}" for q in QUANTILES)
         unknown = ", ".join(f"{1 - known[q] / (2 * trials):.0%}" for q in ("p95", "p99"))
         two = ", ".join(f"{held_known[q] / max(known[q], 1):.1%}" for q in ("p95", "p99"))
-        relative = " | ".join(f"{ratios[q] / trials:.1%}" for q in QUANTILES)
+        relative = " | ".join(f"{ratios[q] / trials:.1%}" if len(world.launches) > 1 else "" for q in QUANTILES)
         lines.append(f"| {world.name} | {absolute} | {unknown} | {two} | {relative} |")
     return lines

@@ -19,10 +19,10 @@ from ..launch import WorkerHandle
 from ..machines.instance import LOCAL
 from ..measure import LAUNCHES, Launch, memory_reasons
 from ..merge import check_mergeable
+from ..provenance import provenance_of
 from ..result import QUANTILES
 from ..setting import Positions, laid_out, set_up, start_workers
 from ..statistics import quantile_estimate
-from .provenance import provenance_of
 from .result import Batches, BatchSize
 from .trial import over_trials
 

@@ -22,9 +22,9 @@ from ..launch import WorkerHandle
 from ..machines.instance import LOCAL
 from ..measure import Launch, memory_reasons
 from ..protocol import Ended, Ready
+from ..provenance import provenance_of
 from ..setting import laid_out, set_up, start_workers
 from .page_cache import cached_share, drop, files_of
-from .provenance import provenance_of
 from .result import ColdLaunch, ColdStart, ModelColdStart
 
 # Requests after the first: at least these, at most those, and no more than fit the time.

@@ -19,11 +19,11 @@ from ..inputs import Model, check_duration, load_placements
 from ..launch import Subject
 from ..machines.instance import LOCAL, Placement
 from ..measure import LAUNCHES, Launch, lag_reasons, memory_reasons
+from ..provenance import provenance_of
 from ..result import QUANTILES
 from ..setting import Positions, Setting, laid_out, set_up, start_workers
 from ..statistics import quantile_estimate
 from .limits import LatencyLimit, parse_limits
-from .provenance import provenance_of
 from .result import Load, ModelLoad
 from .trial import Trial, answer, lag_ms, over_trials, overload, play, quantile, services, unsettled, utilisation
 
@@ -61,24 +61,26 @@ def load(
     the path of a budget file. Raises InputError before anything is measured, RunFailed when a worker dies.
     """
     check_duration(seconds, launches)
-    count = _requests_per_launch(arrivals, seconds, launches)
     placement = placed(instance, threads, servers)
+    mine = share(arrivals, placement)
+    count = _requests_per_launch(mine, seconds, launches)
     limits = () if budget is None else parse_limits(budget, instance=placement.instance.name)
     at = set_up(models, requests=requests, placement=placement, seed=seed, store=store)
     check_servers(at.subjects, servers)
     before = read_counters(placement.cpus)
-    trials, told = _measure(at, arrivals, count=count, launches=launches, servers=servers, progress=progress)
-    seen = disturbances(before, read_counters(placement.cpus), [trial.wait for mine in trials for trial in mine])
-    invalid = seen.fatal + seen.shared + memory_reasons(told, at.subjects, placement)
+    trials, launched = _measure(at, mine, count=count, launches=launches, servers=servers, progress=progress)
+    seen = disturbances(before, read_counters(placement.cpus), [trial.wait for told in trials for trial in told])
+    invalid = seen.fatal + seen.shared + memory_reasons(launched, at.subjects, placement)
     result = Load(
         provenance=provenance_of(at, servers=servers),
         arrivals=ref_of(arrivals),
         models=tuple(
-            summary(s.ref, mine, servers=servers, limits=limits, trusted=not invalid) for s, mine in zip(at.subjects, trials, strict=True)
+            summary(s.ref, told, servers=servers, limits=limits, parts=placement.parts, trusted=not invalid)
+            for s, told in zip(at.subjects, trials, strict=True)
         ),
         invalid=invalid,
     )
-    return LoadRun(result=result, request_ids=tuple(at.pool.request_ids), trials=tuple(tuple(mine) for mine in trials))
+    return LoadRun(result=result, request_ids=tuple(at.pool.request_ids), trials=tuple(tuple(told) for told in trials))
 
 
 def _measure(
@@ -100,8 +102,18 @@ def _measure(
     return trials, told
 
 
-def summary(ref: ModelRef, trials: Sequence[Trial], *, servers: int, limits: Sequence[LatencyLimit], trusted: bool = True) -> ModelLoad:
-    """What a model's trials, one per launch, amount to; limits stay unanswered when they, or the whole run (`trusted`), are invalid."""
+def share(arrivals: Arrivals, placement: Placement) -> Arrivals:
+    """What one of an extrapolated instance's parts gets of the arrivals: as many fewer, a trace as if time were slower."""
+    return arrivals if placement.parts == 1 else arrivals.at_rate(arrivals.rate_per_s / placement.parts)
+
+
+def summary(
+    ref: ModelRef, trials: Sequence[Trial], *, servers: int, limits: Sequence[LatencyLimit], parts: int = 1, trusted: bool = True
+) -> ModelLoad:
+    """What a model's trials, one per launch, amount to; limits stay unanswered when they, or the whole run (`trusted`), are invalid.
+
+    Rates are those of all `parts` together.
+    """
     by_service = services(trials)
     quantiles = {**QUANTILES, **{limit.quantile: limit.p for limit in limits}}
     latency = {name: quantile(trials, p, servers) for name, p in sorted(quantiles.items(), key=lambda item: item[1])}
@@ -115,8 +127,8 @@ def summary(ref: ModelRef, trials: Sequence[Trial], *, servers: int, limits: Seq
         latency_ms=latency,
         service_ms={name: quantile_estimate(by_service, p) for name, p in QUANTILES.items()},
         lag_ms=lag,
-        offered_per_s=sum(len(t.due_ns) for t in trials) / (sum(t.span_ns for t in trials) / 1e9),
-        achieved_per_s=over_trials([len(t.latency_ns) / (t.end_ns / 1e9) for t in trials]),
+        offered_per_s=parts * sum(len(t.due_ns) for t in trials) / (sum(t.span_ns for t in trials) / 1e9),
+        achieved_per_s=over_trials([parts * len(t.latency_ns) / (t.end_ns / 1e9) for t in trials]),
         utilisation=over_trials([utilisation(t, servers) for t in trials]),
         requests=sum(len(t.due_ns) for t in trials),
         unanswered=sum(t.unanswered for t in trials),

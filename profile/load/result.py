@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
-import numpy as np
 
 from ...core.artifact import ModelRef
 from ...core.estimate import Estimate
-from ...core.machine import Machine
-from ...core.requests import RequestsRef
 from ..arrivals import ArrivalsRef
+from ..provenance import Provenance
 from ..result import Label
 from .limits import LatencyLimit
 
 Answer = Literal["meets", "misses", "unclear", "invalid"]
-
-
-class Distribution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How something is spread over `n` requests or processes."""
-
-    min: float
-    median: float
-    p95: float
-    max: float
-    n: int
-
-
-def distribution(values: Sequence[float]) -> Distribution:
-    """Of at least one value."""
-    array = np.asarray(values, dtype=np.float64)
-    low, median, p95, high = (float(v) for v in np.quantile(array, [0, 0.5, 0.95, 1]))
-    return Distribution(min=low, median=median, p95=p95, max=high, n=len(array))
-
-
-class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where and how numbers were made: `label` says whether the instance was there (`measured`) or imitated, `note` how."""
-
-    instance: str
-    label: Label
-    note: str
-    threads: int
-    servers: int
-    cpus: tuple[int, ...]
-    requests: RequestsRef
-    candidates_per_request: Distribution
-    machine: Machine
-    tools: dict[str, str]
-    seed: int
-    started_at: str
-    seconds: float
 
 
 class LimitAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,13 +75,12 @@ class RatePoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """US dollars per million requests at the rate that meets the limits: `high` at the highest rate seen to meet them, `low` at the lowest
-    seen to miss them, None without one. The instance is taken to answer `parts` times that rate: 1 unless it was extrapolated."""
+    seen to miss them, None without one."""
 
     low: float | None
     high: float
     usd_per_hour: float
     price: str
-    parts: int
     label: Label
 
 

@@ -17,10 +17,10 @@ from ..inputs import Model, check_duration
 from ..launch import Subject, WorkerHandle
 from ..machines.instance import LOCAL, Placement, Price
 from ..measure import LAG_LIMIT, Launch, memory_reasons
+from ..provenance import provenance_of
 from ..setting import Positions, Setting, laid_out, pilot, set_up, start_workers
 from .limits import LatencyLimit, parse_limits
 from .load import check_servers, placed
-from .provenance import provenance_of
 from .result import Answer, Cost, ModelSweep, RatePoint, Sweep
 from .search import TOLERANCE, Search
 from .trial import (
@@ -69,7 +69,7 @@ def sweep(
     at = set_up(models, requests=requests, placement=placement, seed=seed, store=store)
     check_servers(at.subjects, servers)
     shape = arrivals or Poisson(rate_per_s=1.0)
-    lines = [_Line(subject, limits, servers, seconds, Positions(len(at.pool), at.rng)) for subject in at.subjects]
+    lines = [_Line(subject, limits, at, servers, seconds) for subject in at.subjects]
     before = read_counters(placement.cpus)
     told = _search(lines, at, shape, seconds=seconds, progress=progress)
     seen = disturbances(before, read_counters(placement.cpus), [trial.wait for line in lines for trial in line.trials])
@@ -77,7 +77,7 @@ def sweep(
         provenance=provenance_of(at, servers=servers),
         arrivals=ref_of(shape),
         limits=limits,
-        models=tuple(line.result(placement) for line in lines),
+        models=tuple(line.result() for line in lines),
         invalid=seen.fatal + seen.shared + memory_reasons(told, at.subjects, placement),
     )
 
@@ -105,10 +105,12 @@ def _search(lines: Sequence[_Line], at: Setting, shape: Arrivals, *, seconds: fl
 
 
 class _Line:
-    """One model's search: its trials so far."""
+    """One model's search: its trials so far. Rates are those of the whole instance, of which one of its parts gets its share."""
 
-    def __init__(self, subject: Subject, limits: Sequence[LatencyLimit], servers: int, seconds: float, positions: Positions) -> None:
-        self._subject, self._limits, self._servers, self._seconds, self._positions = subject, limits, servers, seconds, positions
+    def __init__(self, subject: Subject, limits: Sequence[LatencyLimit], at: Setting, servers: int, seconds: float) -> None:
+        self._subject, self._limits, self._seconds = subject, limits, seconds
+        self._placement, self._servers = at.placement, servers
+        self._positions = Positions(len(at.pool), at.rng)
         self._by_rate: dict[float, list[Trial]] = {}
         self._points: list[RatePoint] = []
         self.search = Search(1.0, 1.0)
@@ -127,16 +129,16 @@ class _Line:
         """Warm a new process up; the first one says where the search begins."""
         self._request_s = max(pilot(worker, pool), 1e-6)
         if not self._points:
-            capacity = self._servers / self._request_s
+            capacity = self._servers * self._placement.parts / self._request_s
             self.search = Search(_START * capacity, _CEILING * capacity)
 
     def trial(self, worker: WorkerHandle, rate_per_s: float, shape: Arrivals, seed: int) -> None:
         """Load the model at a rate and tell the search what became of it."""
-        hardest = max(limit.p for limit in self._limits)
+        hardest, mine_per_s = max(limit.p for limit in self._limits), rate_per_s / self._placement.parts
         longest_s = min(self._seconds * _TRIAL_SHARE, _TRIAL_MOST_S)
-        wanted = max(_BEYOND / (1 - hardest), rate_per_s * _TRIAL_LEAST_S, self._to_settle(rate_per_s, shape))
-        count = int(np.clip(min(wanted, rate_per_s * longest_s), _FEWEST, _MOST))
-        due_ns = shape.at_rate(rate_per_s).draw(count, np.random.default_rng(seed))
+        wanted = max(_BEYOND / (1 - hardest), mine_per_s * _TRIAL_LEAST_S, self._to_settle(mine_per_s, shape))
+        count = int(np.clip(min(wanted, mine_per_s * longest_s), _FEWEST, _MOST))
+        due_ns = shape.at_rate(mine_per_s).draw(count, np.random.default_rng(seed))
         one = play(worker, self._positions.draw(count), due_ns, self._servers)
         self._by_rate.setdefault(rate_per_s, []).append(one)
         self.spent_s += one.end_ns / 1e9
@@ -167,7 +169,7 @@ class _Line:
             service_s, service_cv = float(service_ns.mean()) / 1e9, variation(service_ns)
         return 1.1 * requests_to_settle(rate_per_s * service_s / self._servers, ref_of(shape).gap_cv, service_cv)
 
-    def result(self, placement: Placement) -> ModelSweep:
+    def result(self) -> ModelSweep:
         """What the search has found."""
         met, missed = self.search.meets_per_s, self.search.misses_per_s
         service_s = float(np.mean(np.concatenate([trial.service_ns for trial in self.trials]))) / 1e9
@@ -176,9 +178,9 @@ class _Line:
             meets_per_s=met,
             misses_per_s=missed,
             confirmed=self.search.confirmed,
-            capacity_per_s=self._servers / service_s,
+            capacity_per_s=self._servers * self._placement.parts / service_s,
             points=tuple(self._points),
-            cost=cost(placement, met, missed),
+            cost=cost(self._placement, met, missed),
             why=self._why(met, missed),
         )
 
@@ -210,18 +212,14 @@ def usd_per_million(usd_per_hour: float, rate_per_s: float) -> float:
 
 
 def cost(placement: Placement, meets_per_s: float | None, misses_per_s: float | None) -> Cost | None:
-    """Cost at the ends of the interval; None when the instance has no price or no rate keeps the limits.
-
-    An extrapolated instance is paid for whole and answers `parts` times the rate.
-    """
-    price, parts = placement.instance.price, placement.parts
+    """Cost at the ends of the interval; None when the instance has no price or no rate keeps the limits."""
+    price = placement.instance.price
     if not isinstance(price, Price) or meets_per_s is None:
         return None
     return Cost(
-        low=None if misses_per_s is None else usd_per_million(price.usd_per_hour, misses_per_s * parts),
-        high=usd_per_million(price.usd_per_hour, meets_per_s * parts),
+        low=None if misses_per_s is None else usd_per_million(price.usd_per_hour, misses_per_s),
+        high=usd_per_million(price.usd_per_hour, meets_per_s),
         usd_per_hour=price.usd_per_hour,
         price=f"{price.region}, {price.date:%Y-%m-%d}, {price.source}",
-        parts=parts,
         label=placement.label,
     )

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from ..arrivals import ArrivalsRef
 from ..measure import LAG_LIMIT
-from ..render import milliseconds, new_table
-from .result import Answer, Batches, ColdStart, Cost, Distribution, Load, ModelColdStart, ModelLoad, ModelSweep, Provenance, Sweep
+from ..render import milliseconds, new_table, place_text, provenance_view
+from .result import Answer, Batches, ColdStart, Cost, Load, ModelColdStart, ModelLoad, ModelSweep, Sweep
 
 _INVALID = "bold magenta"
 _STYLES: dict[Answer, str] = {"meets": "bold green", "misses": "bold red", "unclear": "bold yellow", "invalid": _INVALID}
@@ -20,7 +20,7 @@ _STYLES: dict[Answer, str] = {"meets": "bold green", "misses": "bold red", "uncl
 def load_view(result: Load) -> RenderableType:
     """One row per model, what was unusual about it, and where the numbers come from."""
     at = result.provenance
-    table = new_table(f"{at.instance} ({at.label}, {_servers(at)}): {_arrivals(result.arrivals)}; ms from when a request was due [95 %]")
+    table = new_table(f"{place_text(at)}: {_arrivals(result.arrivals)}; ms from when a request was due [95 %]")
     quantiles = list(result.models[0].latency_ms)
     for heading in ("model", *quantiles, "service p50 / p95", "offered / achieved per s", "busy", "late p99", "requests"):
         table.add_column(escape(heading), justify="left" if heading == "model" else "right")
@@ -38,7 +38,7 @@ def sweep_view(result: Sweep) -> RenderableType:
     """One row per model with the interval of its rate, then every trial."""
     at, names = result.provenance, ", ".join(limit.text for limit in result.limits)
     arrivals = "Poisson" if result.arrivals.process == "poisson" else f"{result.arrivals.source}, time scaled"
-    table = new_table(f"{at.instance} ({at.label}, {_servers(at)}): highest rate that keeps {names}; {arrivals}")
+    table = new_table(f"{place_text(at)}: highest rate that keeps {names}; {arrivals}")
     for heading in ("model", "keeps up to per s", "misses from per s", "busy at most per s", "USD per million", "against the first"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for model in result.models:
@@ -47,7 +47,9 @@ def sweep_view(result: Sweep) -> RenderableType:
         table.add_row(escape(model.model.name), *rates, _cost(model.cost), escape(_against(model, result.models[0])))
     lines: list[RenderableType] = [table]
     lines += [Text(f"{model.model.name}: {model.why}", style="yellow") for model in result.models if model.why]
-    lines += [Text(words, style="dim") for words in sorted({_price(m.cost) for m in result.models if m.cost is not None})]
+    costs = [model.cost for model in result.models if model.cost is not None]
+    prices = {f"price ({cost.label} rate): {cost.usd_per_hour:g} USD/h, {cost.price}" for cost in costs}
+    lines += [Text(words, style="dim") for words in sorted(prices)]
     for model in result.models:
         lines += ["", _trials(model, result)]
     lines += provenance_view(at)
@@ -55,15 +57,10 @@ def sweep_view(result: Sweep) -> RenderableType:
     return Group(*lines)
 
 
-def _price(cost: Cost) -> str:
-    rate = f"{cost.label} rate" if cost.parts == 1 else f"{cost.parts} times the rate above, {cost.label}"
-    return f"price ({rate}): {cost.usd_per_hour:g} USD/h, {cost.price}"
-
-
 def coldstart_view(result: ColdStart) -> RenderableType:
     """One row per model, and what was in the page cache."""
     at = result.provenance
-    table = new_table(f"{at.instance} ({at.label}, {_servers(at)}): fresh processes, median in ms [95 %]")
+    table = new_table(f"{place_text(at)}: fresh processes, median in ms [95 %]")
     headings = ("model", "import", "load", "first request", "requests until steady", "load until steady", "steady", "memory", "swap")
     for heading in (*headings, "launches"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
@@ -95,7 +92,7 @@ def _cached(model: ModelColdStart) -> str:
 def batches_view(result: Batches) -> RenderableType:
     """One row per size."""
     at = result.provenance
-    table = new_table(f"{escape(result.model.name)} on {at.instance} ({at.label}, {_servers(at)}): requests per call, closed loop [95 %]")
+    table = new_table(f"{escape(result.model.name)} on {place_text(at)}: requests per call, closed loop [95 %]")
     first = result.sizes[0].requests_per_call
     for heading in ("requests per call", *(f"{name} ms per call" for name in result.sizes[0].call_ms), "requests/s", f"x {first}", "calls"):
         table.add_column(heading, justify="right")
@@ -106,20 +103,6 @@ def batches_view(result: Batches) -> RenderableType:
     lines: list[RenderableType] = [table, *provenance_view(at)]
     lines += [Text(f"INVALID: {reason}", style=_INVALID) for reason in result.invalid]
     return Group(*lines)
-
-
-def provenance_view(at: Provenance) -> list[RenderableType]:
-    """Candidates, machine and requests in words."""
-    spread = f"candidates per request: {spread_text(at.candidates_per_request)} over {at.candidates_per_request.n} requests"
-    notes = [spread, at.note if at.note.startswith(at.label) else f"{at.label}: {at.note}", f"seed {at.seed}"]
-    if at.requests.generated:
-        notes.append("no requests were given: they were generated from the signature; real traffic will differ")
-    return [Text(note, style="dim") for note in notes]
-
-
-def spread_text(spread: Distribution) -> str:
-    """`min 3, median 30, p95 80, max 120`."""
-    return f"min {spread.min:g}, median {spread.median:g}, p95 {spread.p95:g}, max {spread.max:g}"
 
 
 def answer_text(answer: Answer, words: str) -> Text:
@@ -189,11 +172,6 @@ def _bar(ms: float, limit_ms: float, width: int = 24) -> str:
     cells = ["#" if i < filled else " " for i in range(width)]
     cells[mark] = "|"
     return "".join(cells) + (">" if filled > width else "")
-
-
-def _servers(at: Provenance) -> str:
-    threads = f"{at.threads} thread{'s' if at.threads != 1 else ''}"
-    return f"{at.servers} server{'s' if at.servers != 1 else ''} of {threads}"
 
 
 def _arrivals(ref: ArrivalsRef) -> str:

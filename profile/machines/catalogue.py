@@ -18,12 +18,15 @@ from .instance import LOCAL, Instance, Placement, Price
 from .placement import place
 from .recognise import Recognised
 
-_STYLES: dict[Label | None, str] = {"measured": "green", "emulated": "yellow", None: "dim"}
+_STYLES: dict[Label | None, str] = {"measured": "green", "emulated": "yellow", "extrapolated": "yellow", None: "dim"}
 _NO_CUDA = "install onnxruntime-gpu in place of onnxruntime: without it ONNX models are refused on this GPU"
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """An instance and how far this machine stands for it: `label` None means that it refuses, and `note` says why."""
+    """An instance and how far this machine stands for it: `label` None means that it refuses, and `note` says why.
+
+    `extrapolated` needs to be told how many threads one server gets, as `fix` says.
+    """
 
     instance: Instance
     label: Label | None
@@ -38,9 +41,17 @@ def standing(instance: Instance, recognised: Recognised | None, *, settle: Calla
     try:
         found = settle(place(instance, recognised=recognised))
     except InputError as error:
-        return Standing(instance=instance, label=None, note=error.problem, fix=error.fix)
+        label: Label | None = "extrapolated" if _has_parts(instance) else None
+        return Standing(instance=instance, label=label, note=error.problem, fix=error.fix)
     fix = "" if found.gpu is None or "onnxruntime-gpu" in tool_versions() else _NO_CUDA
     return Standing(instance=instance, label=found.label, note=found.note, threads=found.threads, cpus=found.cpus, fix=fix)
+
+
+def _has_parts(instance: Instance) -> bool:
+    try:
+        return place(instance, threads=1).label == "extrapolated"
+    except InputError:
+        return False
 
 
 def standings(known: Iterable[Instance], recognised: Recognised | None) -> list[Standing]:
@@ -62,7 +73,8 @@ def instances_view(rows: Iterable[Standing], recognised: Recognised | None) -> R
         one = row.instance
         hardware = one.cpu if one.gpu is None else f"{one.cpu} + {one.gpu.count} x {one.gpu.model}"
         price = "" if one.price_usd_per_hour is None else f"{one.price_usd_per_hour:.4g}"
-        can = Text(row.label or f"no: {_first_clause(row.note)}", style=_STYLES.get(row.label, ""))
+        words = "extrapolated: --threads" if row.label == "extrapolated" else row.label or f"no: {_first_clause(row.note)}"
+        can = Text(words, style=_STYLES.get(row.label, ""))
         table.add_row(one.name, str(one.vcpu), str(one.cores), f"{one.memory_gib:g}", escape(hardware), price, can)
     hint = "`profile instances NAME` says why, and where a price is from; docs/instances.md how to add your own"
     return Group(table, "", *_machine_lines(recognised), Text(hint, style="dim"))

@@ -38,14 +38,15 @@ class Cell:
     def __init__(self, hierarchy: Hierarchy, name: str, placement: Placement) -> None:
         self._hierarchy = hierarchy
         self._name = name
-        self._instance = placement.instance
+        self._placement = placement
 
     @property
     def killed(self) -> str:
         """A sentence when the kernel ended the worker for want of memory, empty when it did not."""
         if not self._hierarchy.oom_kills(self._name):
             return ""
-        return f"it needs more than the {self._instance.memory_gib:g} GiB of {self._instance.name}: the kernel ended it (out of memory)"
+        at = self._placement
+        return f"it needs more than the {at.memory_limit_bytes / 2**30:g} GiB of {_whose(at)}: the kernel ended it (out of memory)"
 
     def close(self) -> None:
         """Remove the group; its worker must have ended."""
@@ -94,13 +95,14 @@ def limit_memory(placement: Placement, *, root: Path = _ROOT) -> Placement:
     An instance that this machine is needs no limit. Removes what killed processes left behind. Raises InputError for a value of
     LIFTGATE_CGROUP that is neither `auto` nor `off`.
     """
-    if placement.label != "emulated":
+    if placement.label == "measured":
         return placement
     try:
         hierarchy = _usable(placement, root)
     except NotAllowed as reason:
         return msgspec.structs.replace(placement, memory=f"{CHECKED}: {reason}", memory_limited=False)
-    limit = f"memory is limited to {placement.instance.memory_gib:g} GiB, without swap (cgroup {hierarchy.version})"
+    share = "" if placement.parts == 1 else f" ({_whose(placement)})"
+    limit = f"memory is limited to {placement.memory_limit_bytes / 2**30:g} GiB{share}, without swap (cgroup {hierarchy.version})"
     return msgspec.structs.replace(placement, memory=limit, memory_limited=True)
 
 
@@ -159,6 +161,10 @@ def _remove_stale(hierarchy: Hierarchy) -> None:
             match = _NAME.fullmatch(group.name)
             if match is not None and _start_of(int(match["pid"])) != match["start"]:
                 remove(hierarchy, group.name)
+
+
+def _whose(placement: Placement) -> str:
+    return placement.instance.name if placement.parts == 1 else f"one of {placement.parts} parts of {placement.instance.name}"
 
 
 def _limits(placement: Placement) -> Limits:

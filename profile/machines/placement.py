@@ -54,12 +54,12 @@ def place(
             standing, cpus = f"{told}; files in the page cache", tuple(sorted(allowed))
             return Placement(instance=instance, cpus=cpus, threads=threads or instance.cores, label="measured", standing=standing, gpu=gpu)
     _refuse_other_kernels(instance)
-    if instance.cores > len(cores):
-        return _part(instance, threads, cores, machine)
-    cpus, width = _choose(instance, instance.cores, cores)
     parts = [f"this machine says it is {instance.name}, but {differs}"] if differs else []
+    if instance.cores > len(cores):
+        return _part(instance, threads, cores, machine, parts)
+    cpus, width = _choose(instance, instance.cores, cores)
     parts.append(_stands(instance.cores, machine, instance, cpus))
-    parts += _emulation_notes(instance, machine, width)
+    parts += _emulation_notes(instance, machine, width, memory_gib=instance.memory_gib)
     if threads is not None and threads > len(cpus):
         parts.append(f"{threads} threads share {_count(len(cpus), 'CPU')}")
     standing = "; ".join(parts) + _gpu_note(instance, gpu)
@@ -67,26 +67,27 @@ def place(
     return Placement(instance=instance, cpus=cpus, threads=wanted, label="emulated", standing=standing, memory=CHECKED, gpu=gpu)
 
 
-def _part(instance: Instance, threads: int | None, cores: list[tuple[int, ...]], machine: Machine) -> Placement:
-    """A server on `threads` cores that stands for as many of them as the instance has room for; raises InputError."""
-    where = f"instance {instance.name}"
-    problem = f"has {_count(instance.cores, 'core')} and this process may use {len(cores)}"
+def _part(instance: Instance, threads: int | None, cores: list[tuple[int, ...]], machine: Machine, notes: list[str]) -> Placement:
+    """Some cores that stand for as many times themselves as the instance has; raises InputError."""
+    sizes = [n for n in range(1, len(cores) + 1) if instance.cores % n == 0]
+    choices = f"{', '.join(map(str, sizes))} (of all servers together)"
     if threads is None or instance.gpu is not None:
-        part = "" if instance.gpu else f"; or extrapolate from a server on some of its cores: --threads N, at most {len(cores)}"
-        raise InputError(where, problem, fix=f"{_ELSEWHERE}, or choose a smaller one{part}")
-    if threads > len(cores):
-        fix = f"a server on fewer of them: --threads N, at most {len(cores)}"
-        raise InputError(where, f"{problem}, which {_count(threads, 'thread')} do not fit", fix=fix)
+        part = "" if instance.gpu else f"; or extrapolate from some of its cores: --threads {choices}"
+        problem = f"has {_count(instance.cores, 'core')} and this process may use {len(cores)}"
+        raise InputError(f"instance {instance.name}", problem, fix=f"{_ELSEWHERE}, or choose a smaller one{part}")
+    if threads not in sizes:
+        expected = f"to extrapolate {instance.name} with its {instance.cores} cores: {choices}"
+        raise InputError.mismatch("--threads", expected=expected, found=str(threads))
     cpus, width = _choose(instance, threads, cores)
     count = instance.cores // threads
-    standing = "; ".join(
-        (
-            f"only {threads} of the {instance.cores} cores of {instance.name} are here",
-            _stands(threads, machine, instance, cpus),
-            f"the whole is taken for {count} such parts that do not slow each other down, as shared caches, memory and clock would",
-            *_emulation_notes(instance, machine, width),
-        )
-    )
+    told = [
+        *notes,
+        f"only {threads} of the {instance.cores} cores of {instance.name} are here",
+        _stands(threads, machine, instance, cpus),
+        f"the whole is taken for {count} such parts that do not slow each other down, as shared caches, memory and clock would",
+        *_emulation_notes(instance, machine, width, memory_gib=instance.memory_gib / count),
+    ]
+    standing = "; ".join(told)
     return Placement(instance=instance, cpus=cpus, threads=threads, label="extrapolated", standing=standing, memory=CHECKED, parts=count)
 
 
@@ -131,8 +132,8 @@ def _stands(count: int, machine: Machine, instance: Instance, cpus: tuple[int, .
     return f"{_count(count, 'core')} of {machine.cpu} {stand} for {instance.cpu} (CPU {_listed(cpus)})"
 
 
-def _emulation_notes(instance: Instance, machine: Machine, width: int) -> list[str]:
-    """What is true of the instance and not of this imitation."""
+def _emulation_notes(instance: Instance, machine: Machine, width: int, *, memory_gib: float) -> list[str]:
+    """What is true of the instance, or of the part with `memory_gib` that is imitated, and not of this imitation."""
     parts = []
     if width < instance.threads_per_core:
         parts.append(f"the instance has {instance.threads_per_core} threads per core, this machine gives it {width}")
@@ -142,8 +143,8 @@ def _emulation_notes(instance: Instance, machine: Machine, width: int) -> list[s
     extra = [f for f in machine.features if f not in instance.features and f.startswith(("avx512", "amx"))]
     if extra:
         parts.append(f"this CPU has {', '.join(extra)} in addition")
-    if machine.memory_gib < instance.memory_gib * _LEAST_MEMORY:
-        parts.append(f"this machine has {machine.memory_gib:g} GiB of memory, the instance {instance.memory_gib:g}")
+    if machine.memory_gib < memory_gib * _LEAST_MEMORY:
+        parts.append(f"this machine has {machine.memory_gib:g} GiB of memory, the instance {memory_gib:g}")
     parts.append("clock, caches and memory bandwidth are this machine's; files in the page cache")
     return parts
 

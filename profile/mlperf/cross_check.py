@@ -24,11 +24,11 @@ from ..health import disturbances, read_counters
 from ..inputs import Model, check_duration, load_placements
 from ..launch import Subject, WorkerHandle
 from ..load.limits import LatencyLimit, parse_limits
-from ..load.provenance import provenance_of
 from ..machines.confine import Confinement, confined
 from ..machines.instance import LOCAL
 from ..measure import Launch, memory_reasons
 from ..protocol import Loadgen, LoadgenDone
+from ..provenance import provenance_of
 from ..samples import Nanoseconds
 from ..setting import Positions, laid_out, pilot, set_up
 from .agreement import rule

@@ -8,7 +8,7 @@ import msgspec
 
 from ...core.artifact import ModelRef
 from ...core.estimate import Estimate
-from ..load.result import Provenance
+from ..provenance import Provenance
 
 Answer = Literal["agree", "differ", "unclear"]
 PERCENTILES: dict[str, float] = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}

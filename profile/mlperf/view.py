@@ -6,8 +6,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from ..load.view import provenance_view
-from ..render import milliseconds, new_table
+from ..render import milliseconds, new_table, place_text, provenance_view
 from .result import Answer, CrossCheck, LoadgenVerdict, ScenarioCheck
 
 _STYLES: dict[Answer, str] = {"agree": "bold green", "differ": "bold red", "unclear": "bold yellow"}
@@ -17,10 +16,8 @@ _VERDICTS = {"VALID": "bold green", "INVALID": "bold magenta"}
 def cross_check_view(result: CrossCheck) -> RenderableType:
     """A table per scenario with LoadGen's own verdict below it, then how agreement was decided and where numbers come from."""
     at = result.provenance
-    threads = f"{at.threads} thread{'s' if at.threads != 1 else ''}"
-    lines: list[RenderableType] = [
-        Text(f"{result.model.name} on {at.instance} ({at.label}, {threads}): MLPerf LoadGen {result.loadgen_version} and liftgate in turns")
-    ]
+    tools = f"MLPerf LoadGen {result.loadgen_version} and liftgate in turns"
+    lines: list[RenderableType] = [Text(f"{result.model.name} on {place_text(at)}: {tools}")]
     for scenario in result.scenarios:
         lines += ["", *_scenario_view(scenario)]
     lines += ["", Text(result.rule, style="dim"), *provenance_view(at)]

@@ -20,6 +20,7 @@ from ...core.store import Store
 from ..health import Disturbances, disturbances, read_counters
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
 from ..launch import WORKER, Subject, WorkerHandle, aside
+from ..machines.confine import confined
 from ..machines.instance import LOCAL, Placement
 from ..sequential import FEWEST_LAUNCHES
 from ..setting import Positions, pilot, pool_of
@@ -83,6 +84,8 @@ def explain(
         control=subjects[0].ref,
         treatment=subjects[1].ref,
         instance=placement.instance.name,
+        label=placement.label,
+        standing=placement.note,
         threads=placement.threads,
         requests=asked.ref,
         machine=this_machine(),
@@ -93,7 +96,7 @@ def explain(
         resolution_us=(paired.control.resolution_us, paired.treatment.resolution_us),
         conclusion=conclusion(parts, subjects[0].ref.name, subjects[1].ref.name),
         unprofiled=_unprofiled(plain, [launch.plain_round for launch in told], rng),
-        notes=(*_notes(parts, paired, asked), *_disturbed(seen)),
+        notes=(*_notes(parts, paired, asked), *disturbed(seen)),
         **{field: getattr(parts, field) for field in Attribution.__struct_fields__},
     )
 
@@ -114,12 +117,14 @@ def _launch(subjects: Sequence[Subject], at: Placement, store: Store, pool: Requ
     """Four fresh processes: each model with and without its profiler."""
     with TemporaryDirectory(prefix="liftgate-") as folder, ExitStack() as living:
         workers: dict[tuple[int, bool], WorkerHandle] = {}
+        confinement = living.enter_context(confined(at))
         speeds, warm = [], [0, 0]
         for model, profiled in _shuffled([(m, p) for m in (0, 1) for p in (False, True)], rng):
             subject, file = subjects[model], Path(folder) / f"{model}{profiled:d}" / "requests.parquet"
             file.parent.mkdir()
             pool.write(file)
-            worker = WorkerHandle(subject.ref.name, at.cpus, at.threads, module=TRACED if profiled else WORKER)
+            module = TRACED if profiled else WORKER
+            worker = WorkerHandle(subject.ref.name, at.cpus, at.threads, module=module, confinement=confinement)
             living.callback(worker.kill)
             worker.open(subject.path, store.root, file, at.threads)
             if profiled:
@@ -252,10 +257,13 @@ def _named(change: Change) -> str:
     return f"{change.name}{kind}{share}"
 
 
-def _disturbed(seen: Disturbances) -> tuple[str, ...]:
-    """Differences of interleaved rounds share what happened to the machine; times do not."""
-    reasons = seen.fatal + seen.shared
-    return (f"the machine was disturbed: {'; '.join(reasons)}; trust differences more than times, or explain again",) if reasons else ()
+def disturbed(seen: Disturbances) -> tuple[str, ...]:
+    """What happened to the machine, in words: interleaved rounds share some of it, but not everything."""
+    if seen.fatal:
+        return (f"INVALID: {'; '.join(seen.fatal + seen.shared)}; neither differences nor times can be trusted: explain again",)
+    if seen.shared:
+        return (f"the machine was disturbed: {'; '.join(seen.shared)}; trust differences more than times, or explain again",)
+    return ()
 
 
 def _notes(found: Attribution, paired: Paired, asked: Requests) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def explanation_view(found: Explanation) -> RenderableType:
         _changes("nodes", found.nodes[:_ROWS], found, left=len(found.nodes) - _ROWS),
         "",
         Text(f"slowest 1 % ({tail.requests} requests each): difference {tail.difference_us.text(1)} µs; most of it: {slow}"),
-        Text(f"{counts} on {found.instance}, seed {found.seed}", style="dim"),
+        Text(f"{counts} on {found.instance} ({found.label}: {found.standing}), seed {found.seed}", style="dim"),
         *notes_view(found.notes),
     )
 

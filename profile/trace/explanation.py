@@ -13,6 +13,7 @@ from ...core.artifact import ModelRef
 from ...core.estimate import Estimate
 from ...core.machine import Machine
 from ...core.requests import RequestsRef
+from ..result import Label
 
 Direction = Literal["slower", "faster", "no difference"]
 Status = Literal["both", "new", "removed"]
@@ -77,12 +78,14 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Times are means of the pairs of requests whose difference is among the middle 80 % of their launch, so that parts add up to the whole;
     intervals come from resampled launches and rounds (`n`). `nodes` and `operators` are those with the largest increase first; `outside`
-    is what no node accounts for.
+    is what no node accounts for. `label` and `standing` say how the instance was there.
     """
 
     control: ModelRef
     treatment: ModelRef
     instance: str
+    label: Label
+    standing: str
     threads: int
     requests: RequestsRef
     machine: Machine

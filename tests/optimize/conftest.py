@@ -50,7 +50,7 @@ def make_requests(count: int = 12) -> Requests:
     )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def small_models_may_get_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     """Matrices this small gain nothing from int8; how much they lose depends on the machine, and is asked in test_timing only."""
     monkeypatch.setattr("liftgate.optimize.slower.TOLERATED_US", math.inf)

@@ -17,6 +17,8 @@ from liftgate.recipes.steps import CompressTables, HoistRequest, Prune, Quantize
 
 from .conftest import make_requests
 
+pytestmark = pytest.mark.usefixtures("small_models_may_get_slower")
+
 
 def test_steps_and_parents_are_kept_in_the_lineage(exported: ModelArtifact, store: Store) -> None:
     result = apply("prune-int8", "v1.1", store=store, requests=make_requests(40))

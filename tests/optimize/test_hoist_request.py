@@ -20,6 +20,8 @@ from liftgate.optimize.samples import Samples
 from liftgate.recipes.steps import HoistRequest
 from liftgate.runtime.session import SessionSettings, open_session
 
+pytestmark = pytest.mark.usefixtures("small_models_may_get_slower")
+
 SUM = """
 <ir_version: 10, opset_import: ["" : 20]>
 ranker (float[rows,8] user, float[rows,8] item) => (float[rows,8] score) <float[8,8] w = {}>

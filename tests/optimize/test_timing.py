@@ -27,11 +27,6 @@ mlp (float[rows,2] x) => (float[rows,1] score) <float[2,1] w = {1, 2}> { score =
 MS = 1_000_000
 
 
-@pytest.fixture(autouse=True)
-def small_models_may_get_slower() -> None:
-    """Not here: this is where they are refused."""
-
-
 class FakeClock:
     def __init__(self) -> None:
         self.now = 0

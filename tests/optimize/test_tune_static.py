@@ -18,6 +18,8 @@ from liftgate.recipes.steps import TuneStatic
 from .conftest import make_requests
 from .real_requests import with_requests
 
+pytestmark = pytest.mark.usefixtures("small_models_may_get_slower")
+
 IDENTITY = """
 <ir_version: 10, opset_import: ["" : 20]>
 identity (float[rows,1] x) => (float[rows,1] score)

@@ -139,7 +139,7 @@ def test_a_spoiled_comparison_is_made_again(
 ) -> None:
     fake_runs(monkeypatch, spoiled={0, 2})
     found = calibrate(make_model("v1.0"), requests=requests, comparisons=4, seconds=1.0, launches=3, store=store, threads=1)
-    assert (found.comparisons, found.spoiled) == (4, 2)
+    assert (found.comparisons, found.spoiled) == (4, ("swapped", "swapped"))
     assert len(found.noise[0].paired.launches) == 12
 
 

@@ -100,14 +100,16 @@ def test_an_emulated_number_passes_an_absolute_gate_only_if_allowed() -> None:
 
 
 @pytest.mark.parametrize("limit", ["11 ms", "20 ms"])
-def test_an_extrapolated_number_decides_no_absolute_gate_whatever_is_allowed(limit: str) -> None:
+def test_an_extrapolated_number_decides_no_absolute_time_whatever_is_allowed(limit: str) -> None:
     run = run_of("m5.large")
     extrapolated = msgspec.structs.replace(run, placement=msgspec.structs.replace(run.placement, label="extrapolated", parts=4))
     finding = only(judged(ON_M5.format(limit) + 'allow = "emulated"\n', extrapolated))
     assert finding.outcome is Outcome.UNDECIDED
-    assert "an extrapolated number decides no absolute limit" in finding.reason
+    assert "an extrapolated time decides no absolute limit" in finding.reason
     relative = '[[gate]]\nmetric = "latency_p95"\ninstance = "m5.large"\nmax_regress = "5%"\n'
     assert judged(relative, extrapolated).outcome is Outcome.PASS
+    memory = '[[gate]]\nmetric = "memory"\ninstance = "m5.large"\nmax = "200 MiB"\n'
+    assert judged(memory, extrapolated).outcome is Outcome.PASS
 
 
 def test_an_emulated_number_may_pass_a_relative_gate() -> None:

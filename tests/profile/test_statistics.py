@@ -61,18 +61,26 @@ def test_the_design_effect_of_all_or_nothing_rounds_is_by_hand() -> None:
 
 
 def test_a_disturbance_longer_than_a_stretch_counts_for_more_than_one_within_it() -> None:
-    # 8 rounds of 10, two wholly above, two not, and so on. Halves (8 of 10): 8 x 5^2 x 8/7 / 20; stretches (4 of 20): 4 x 10^2 x 4/3 / 20.
-    blocks = [[np.full(10, 2 * MS if i % 4 < 2 else MS) for i in range(8)]]
-    halves, stretches, freedom = 80 / 7, 80 / 3, 2 / 5 * 3
+    # 3 launches of 8 rounds of 10, two rounds wholly above, two not, and so on: 24 halves of 10 requests, 12 stretches of 20.
+    blocks = [[np.full(10, 2 * MS if i % 4 < 2 else MS) for i in range(8)]] * 3
+    halves, stretches, freedom = 24 * 25 * 24 / 23 / 60, 12 * 100 * 12 / 11 / 60, 2 / 5 * 11
     expected = (2 * stretches - halves) * (stats.t.isf(0.05, freedom) / stats.norm.isf(0.05)) ** 2
     assert design_effect(blocks, 1.5 * MS, 0.05) == pytest.approx(expected)
 
 
+def test_a_few_stretches_are_neither_corrected_nor_called_alike() -> None:
+    # 4 stretches of 20, of which 12, 8, 12 and 8 are above: 4 x 2^2 x 4/3 / 20 = 1.07, which 4 stretches cannot tell from none.
+    blocks = [[np.array([2 * MS] * above + [MS] * (20 - above)) for above in (12, 8, 12, 8)]]
+    assert design_effect(blocks, 1.5 * MS, 0.05) == pytest.approx(16 / 15 * (stats.t.isf(0.05, 3) / stats.norm.isf(0.05)) ** 2)
+
+
 def test_launches_that_differ_weigh_by_their_requests() -> None:
-    # One launch of 10 requests, all above, and one of 30, none above: (10 - 2.5)^2 + (0 - 7.5)^2, times 2 / 1, over 40 x 0.25 x 0.75.
+    # One launch of 10 requests, all above, and one of 30, none above: (10 - 2.5)^2 + (0 - 7.5)^2 over 40 x 0.25 x 0.75, and over what such
+    # deviations show of the variance, 1 - 2 (10^3 + 30^3) / (40 (10^2 + 30^2)) + (10^2 + 30^2) / 40^2 = 0.225.
     blocks = [[np.full(10, 2 * MS)], [np.full(10, MS)] * 3]
     # Satterthwaite: 1000^2 / (10^4 + 30^4) - 1 is below 1, so 1 degree of freedom.
-    assert design_effect(blocks, 1.5 * MS, 0.05) == pytest.approx(30 * (stats.t.isf(0.05, 1) / stats.norm.isf(0.05)) ** 2)
+    expected = 112.5 / 7.5 / 0.225 * (stats.t.isf(0.05, 1) / stats.norm.isf(0.05)) ** 2
+    assert design_effect(blocks, 1.5 * MS, 0.05) == pytest.approx(expected)
 
 
 def test_quantile_intervals_cover_although_rounds_differ() -> None:

@@ -139,7 +139,10 @@ def test_no_history_is_said(tmp_path: Path) -> None:
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_text('{"user": "u1"}\n')
-    with pytest.raises(InputError, match=r"events\.jsonl: line 1: is no run of a gate"):
+    with pytest.raises(InputError, match=r"expected runs of a gate, found nothing that can be read \(.*events\.jsonl: line 1: "):
+        read_trend(tmp_path)
+    (tmp_path / "events.jsonl").write_text("")
+    with pytest.raises(InputError, match="expected runs of a gate, found no line"):
         read_trend(tmp_path)
 
 

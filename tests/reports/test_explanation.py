@@ -41,6 +41,8 @@ def explanation() -> Explanation:
         control=CONTROL,
         treatment=TREATMENT,
         instance="local",
+        label="measured",
+        standing="",
         threads=2,
         requests=REQUESTS,
         machine=MACHINE,

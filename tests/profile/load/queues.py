@@ -9,8 +9,9 @@ from liftgate.core.requests import RequestsRef
 from liftgate.profile.arrivals import Poisson, ref_of
 from liftgate.profile.load.limits import LatencyLimit
 from liftgate.profile.load.load import LoadRun, summary
-from liftgate.profile.load.result import Load, Provenance, distribution
+from liftgate.profile.load.result import Load
 from liftgate.profile.load.trial import Trial
+from liftgate.profile.provenance import Provenance, distribution
 
 MS = 1_000_000
 
@@ -34,6 +35,7 @@ def provenance() -> Provenance:
     return Provenance(
         instance="m5.large",
         label="emulated",
+        parts=1,
         note="one core stands for another",
         threads=1,
         servers=1,

@@ -37,8 +37,8 @@ INSTANCE = Instance(
 )
 
 
-def placed_on(instance: Instance, label: Label, parts: int = 1) -> Placement:
-    return Placement(instance=instance, cpus=(0,), threads=1, label=label, standing="", parts=parts)
+def placed_on(instance: Instance, label: Label) -> Placement:
+    return Placement(instance=instance, cpus=(0,), threads=1, label=label, standing="")
 
 
 def test_a_million_requests_cost_the_hours_they_take() -> None:
@@ -51,13 +51,6 @@ def test_cost_is_an_interval_like_the_rate_and_carries_the_label() -> None:
     assert found is not None
     assert [found.high, found.low] == pytest.approx([0.096 / 3600 / 200 * 1e6, 0.096 / 3600 / 240 * 1e6])
     assert (found.label, found.price) == ("emulated", "us-east-1, 2025-03-02, the list")
-
-
-def test_an_extrapolated_instance_is_paid_for_whole_and_answers_what_its_parts_would() -> None:
-    found = cost(placed_on(INSTANCE, "extrapolated", parts=8), 200.0, None)
-    assert found is not None
-    assert found.high == pytest.approx(0.096 / 3600 / 1600 * 1e6)
-    assert (found.low, found.parts, found.label) == (None, 8, "extrapolated")
 
 
 def test_there_is_no_cost_without_a_price_or_a_rate() -> None:

@@ -192,20 +192,32 @@ def test_a_larger_instance_is_extrapolated_from_a_server_on_some_of_its_cores(mo
 @pytest.mark.parametrize(
     ("threads", "change", "message"),
     [
-        (None, {}, r"has 10 cores and this process may use 1.*--threads N, at most 1"),
-        (2, {}, r"which 2 threads do not fit"),
+        (None, {}, r"has 10 cores and this process may use 4.*or extrapolate from some of its cores: --threads 1, 2 \(of all servers"),
+        (3, {}, r"--threads: expected to extrapolate m5\.large with its 10 cores: 1, 2 .*, found 3"),
+        (5, {}, r"--threads: expected to extrapolate m5\.large with its 10 cores: 1, 2 .*, found 5"),
         (1, {"architecture": "s390x", "features": ()}, "is s390x and this machine is"),
     ],
 )
-def test_what_cannot_be_extrapolated_is_refused(threads: int | None, change: dict[str, object], message: str) -> None:
+def test_what_cannot_be_extrapolated_is_refused(
+    threads: int | None, change: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("liftgate.profile.machines.placement._siblings", lambda cpu: {cpu})
     with pytest.raises(InputError, match=message):
-        place(rented(vcpu=20, **change), threads=threads, allowed=frozenset({0}), machine=MACHINE)
+        place(rented(vcpu=20, **change), threads=threads, allowed=frozenset({0, 1, 2, 3}), machine=MACHINE)
+
+
+def test_a_part_of_the_instance_itself_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("liftgate.profile.machines.placement._siblings", lambda cpu: {cpu})
+    placement = place(rented(vcpu=20), threads=2, allowed=frozenset({0, 1}), machine=NITRO, recognised=HERE)
+    assert placement.label == "extrapolated"
+    assert placement.note.startswith("this machine says it is m5.large, but this process may use 2 CPUs and not 20; only 2 of the 10 cores")
 
 
 def test_local_is_measured_on_all_cores_unless_told_otherwise() -> None:
     everything = place(find_instance("local"))
     assert (everything.label, everything.cpus) == ("measured", tuple(sorted(os.sched_getaffinity(0))))
-    assert len(place(find_instance("local"), threads=1).cpus) <= len(everything.cpus)
+    cores = core_groups(frozenset(os.sched_getaffinity(0)))
+    assert place(find_instance("local"), threads=1).cpus == (everything.cpus if len(cores) == 1 else cores[0][:1])
     with pytest.raises(InputError, match="expected at most"):
         place(find_instance("local"), threads=4096)
 
