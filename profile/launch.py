@@ -73,10 +73,17 @@ class WorkerHandle:
         return self._ask(Block(indices=indices, warmup=warmup, batch=batch), BlockDone)
 
     def schedule(
-        self, indices: tuple[int, ...], arrivals_ns: tuple[int, ...], *, warmup: int = 0, servers: int = 1, give_up_ns: int | None = None
+        self,
+        indices: tuple[int, ...],
+        arrivals_ns: tuple[int, ...],
+        *,
+        warmup: int = 0,
+        servers: int = 1,
+        give_up_ns: int | None = None,
+        watch: bool = True,
     ) -> ScheduleDone:
         """Have requests answered when they are due (open loop); the caller sleeps in a read meanwhile."""
-        command = Schedule(indices=indices, arrivals_ns=arrivals_ns, warmup=warmup, servers=servers, give_up_ns=give_up_ns)
+        command = Schedule(indices=indices, arrivals_ns=arrivals_ns, warmup=warmup, servers=servers, give_up_ns=give_up_ns, watch=watch)
         return self._ask(command, ScheduleDone)
 
     def stop(self) -> Ended:

@@ -33,7 +33,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, tag="schedule"):
     """Answer the requests at these positions when they are due: `arrivals_ns` (ascending) after the start.
 
     They wait in one queue for `servers` threads; the first `warmup` are repeated untimed before. Requests that nobody has begun
-    `give_up_ns` after the start stay unanswered; None never gives up.
+    `give_up_ns` after the start stay unanswered; None never gives up. A lone server sleeps until a request is due, or watches the clock for
+    the last tenth of a millisecond (`watch`).
     """
 
     indices: tuple[int, ...]
@@ -41,6 +42,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, tag="schedule"):
     warmup: int
     servers: int = 1
     give_up_ns: int | None = None
+    watch: bool = True
 
 
 class Loadgen(msgspec.Struct, frozen=True, kw_only=True, tag="loadgen"):

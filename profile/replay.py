@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 Feeds = Mapping[str, np.ndarray]
 # How long before a request is due a lone server stops sleeping and watches the clock: what waking a sleeping thread usually takes.
-_WATCH_NS = 100_000
+WATCH_NS = 100_000
 # So that every thread stands ready when the first request is due.
 _LEAD_NS = 2_000_000
 _PR_SET_TIMERSLACK = 29
@@ -51,7 +51,7 @@ def replay(
     servers: int = 1,
     threads: Executor | None = None,
     give_up_ns: int | None = None,
-    watch_ns: int = _WATCH_NS,
+    watch_ns: int = WATCH_NS,
     clock: Callable[[], int] = time.perf_counter_ns,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Replay:

@@ -23,7 +23,7 @@ from ..core.store import Store
 from ..runtime.session import Session, SessionSettings, import_runtime, open_file, open_session
 from .merge import merged
 from .protocol import Answer, Block, BlockDone, Command, Ended, Loadgen, LoadgenDone, Open, Ready, Refused, Schedule, ScheduleDone
-from .replay import replay, wake_promptly
+from .replay import WATCH_NS, replay, wake_promptly
 
 _PROCESS = Path("/proc/self")
 
@@ -95,7 +95,13 @@ class Worker:
             before = scheduled_ns()
             gc.disable()
             found = replay(
-                self.session.run, feeds, command.arrivals_ns, servers=command.servers, threads=threads, give_up_ns=command.give_up_ns
+                self.session.run,
+                feeds,
+                command.arrivals_ns,
+                servers=command.servers,
+                threads=threads,
+                give_up_ns=command.give_up_ns,
+                watch_ns=WATCH_NS if command.watch else 0,
             )
             gc.enable()
             ran, waited = spent(before, scheduled_ns())

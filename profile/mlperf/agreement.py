@@ -23,6 +23,8 @@ from .result import PERCENTILES, Answer
 ALPHA = 0.05
 # Two tools agree only as far as could be seen: where the ratio might be further from 1 than this, nothing was learned.
 TOLERANCE = 0.25
+# Less than this apart, tools are not said to differ however sure it is: no budget is about that.
+INDIFFERENT = 0.02
 _DRAWS = 1999
 _GRID, _CHUNK = 4000, 250
 Floats = npt.NDArray[np.float64]
@@ -66,16 +68,16 @@ def compare_pairs(pairs: Sequence[Pair], rng: np.random.Generator) -> dict[str, 
 def rule() -> str:
     """When percentiles agree, in words, and how often equal ones are said to differ."""
     return (
-        f"differ: exchanging the tools in random rounds seldom separates them as far (randomization test, {_DRAWS:,} exchanges, Holm over "
-        f"{len(PERCENTILES)} percentiles: where the tools are equal, any percentile of a scenario is said to differ at most {ALPHA:.0%} of "
-        f"the time); agree: no difference, and the ratio's 95 % interval lies between {1 / (1 + TOLERANCE):.2f} and {1 + TOLERANCE:.2f}; "
-        f"unclear: no difference, but a wider interval"
+        f"differ: more than {INDIFFERENT:.0%} apart, and exchanging the tools in random rounds seldom separates them as far "
+        f"(randomization test, {_DRAWS:,} exchanges, Holm over {len(PERCENTILES)} percentiles: where the tools are equal, any percentile "
+        f"of a scenario is said to differ at most {ALPHA:.0%} of the time); agree: no such difference, and the ratio's 95 % interval lies "
+        f"between {1 / (1 + TOLERANCE):.2f} and {1 + TOLERANCE:.2f}; unclear: no such difference, but a wider interval"
     )
 
 
 def answer_of(ratio: Estimate, p_value: float) -> Answer:
     """Three ways: a difference was seen, none was though one of TOLERANCE would have been, or too little was seen to say."""
-    if p_value < ALPHA:
+    if p_value < ALPHA and abs(math.log(ratio.value or 1.0)) > math.log1p(INDIFFERENT):
         return "differ"
     narrow = ratio.low is not None and ratio.high is not None and ratio.low >= 1 / (1 + TOLERANCE) and ratio.high <= 1 + TOLERANCE
     return "agree" if narrow else "unclear"

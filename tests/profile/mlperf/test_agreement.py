@@ -57,5 +57,13 @@ def test_percentiles_are_those_of_all_rounds_together() -> None:
 def test_little_seen_is_unclear_and_not_agreement() -> None:
     wide = Estimate(value=1.0, low=0.7, high=1.4, n=4)
     assert answer_of(wide, 0.9) == "unclear"
-    assert answer_of(wide, 0.04) == "differ"
+    assert answer_of(Estimate(value=1.1, low=0.7, high=1.4, n=4), 0.04) == "differ"
+
+
+def test_a_sure_difference_that_nobody_would_notice_is_agreement() -> None:
+    assert answer_of(Estimate(value=1.015, low=1.01, high=1.02, n=16), 0.001) == "agree"
+    assert answer_of(Estimate(value=1.025, low=1.02, high=1.03, n=16), 0.001) == "differ"
+
+
+def test_a_narrow_interval_around_one_is_agreement() -> None:
     assert answer_of(Estimate(value=1.0, low=0.9, high=1.2, n=4), 0.9) == "agree"

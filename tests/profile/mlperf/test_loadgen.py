@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import os
+import threading
 import time
 from pathlib import Path
+from queue import Queue
 
 import numpy as np
 import pytest
 from liftgate.core.errors import InputError, RunFailed
 from liftgate.profile.mlperf import loadgen
-from liftgate.profile.mlperf.loadgen import DETAIL_FILE, Settings, ask, read_judgement, read_trace, require_loadgen
+from liftgate.profile.mlperf.loadgen import DETAIL_FILE, Settings, ask, let_others_first, read_judgement, read_trace, require_loadgen
 
 TRACE = """{"traceEvents":[
 {"name":"Scheduling","ph":"X","pid":1,"tid":1,"ts":2.000,"dur":0.080,"args":{}},
@@ -56,6 +59,26 @@ def test_the_order_and_the_arrivals_follow_from_the_seed_alone(tmp_path: Path) -
     assert (first.order != other.order).any()
     # 129 exponential gaps of 0.2 ms: their sum has a relative standard deviation of 1 / sqrt(129) = 9 %.
     assert 0.6 < first.due_ns[-1] / (129 * 200_000) < 1.4
+
+
+def test_loadgens_threads_wait_for_everybody_else_and_ended_ones_are_no_error() -> None:
+    told: Queue[int] = Queue()
+    done = threading.Event()
+
+    def live() -> None:
+        told.put(threading.get_native_id())
+        done.wait()
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    try:
+        number = told.get()
+        let_others_first({number, 2**22 + 1})  # beyond the kernel's largest id
+        assert os.sched_getscheduler(number) == os.SCHED_IDLE
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_a_trace_is_read_though_it_is_not_json(tmp_path: Path) -> None:
