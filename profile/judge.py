@@ -1,7 +1,8 @@
 """From measurements and a budget to findings: every gate's outcome with its reason.
 
 What is measured in launches is looked at three times at most, after planned numbers of them, each time with a third of its alpha
-(Bonferroni); only the rounds' part of relative latency gates may be asked at any time (`sequential.py`).
+(Bonferroni); only the rounds' part of relative latency gates may be asked at any time (`sequential.py`). Absolute times are not looked at
+the first time, when what disturbs a machine now and then may not have come yet.
 
 PASS needs every gate to pass, so it needs no correction; FAIL of any gate decides, so p-values of failing are Holm-adjusted over the gates
 of a level: warnings decide nothing, so they must not make errors harder to see.
@@ -185,7 +186,12 @@ def _rule_latency(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
     if isinstance(gate.limit, Max):
         limit_ms = gate.limit.value
         estimate = quantile_estimate(treatment, p, 1 - 2 * gate.alpha)
-        decision = _looked(run, lambda done, looks: _corrected(absolute_gate(treatment[:done], p, limit_ms, gate.alpha / looks), looks))
+        points = planned_looks(run.planned)
+        decision = _looked(
+            run,
+            lambda done, looks: _corrected(absolute_gate(treatment[:done], p, limit_ms, gate.alpha / looks), looks),
+            points[1:] or points,
+        )
         return _Ruling(decision=decision, found=_ms(estimate), limit=gate.limit.text, upper=True)
     control, margin = run.samples.of(0), gate.limit.value
 
@@ -210,9 +216,12 @@ def _rule_latency(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
     return _ratio_ruling(paired.estimate(1 - 2 * gate.alpha), decision, gate, evidence.control)
 
 
-def _looked(run: Run, decide: Callable[[int, int], Decision]) -> Decision:
-    """The first look that decides, else the last one; `decide` gets the launches of a look, and how many looks to correct for."""
-    points = planned_looks(run.planned)
+def _looked(run: Run, decide: Callable[[int, int], Decision], points: Sequence[int] = ()) -> Decision:
+    """The first look that decides, else the last one; `decide` gets the launches of a look, and how many looks to correct for.
+
+    `points` are the looks, all that were planned when there are none.
+    """
+    points = points or planned_looks(run.planned)
     done = len({b.launch for b in run.samples.blocks})
     decision = Decision(outcome=Outcome.UNDECIDED, p_fail=None, more=points[0] / done, why=f"is first looked at after {points[0]} launches")
     for point in points:

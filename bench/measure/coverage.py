@@ -8,10 +8,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ...core.verdict import Outcome
 from ...profile.measure import Plan, rounds_of_launches
 from ...profile.result import QUANTILES
-from ...profile.sequential import paired_rounds
-from ...profile.statistics import quantile_estimate
+from ...profile.sequential import paired_rounds, planned_looks
+from ...profile.statistics import absolute_gate, quantile_estimate
 
 Floats = npt.NDArray[np.float64]
 Blocks = list[list[npt.NDArray[np.int64]]]
@@ -141,4 +142,28 @@ def rates(trials: int, worlds: Sequence[World] = WORLDS, seed: int = 0) -> list[
         two = ", ".join(f"{held_known[q] / max(known[q], 1):.1%}" for q in ("p95", "p99"))
         relative = " | ".join(f"{ratios[q] / trials:.1%}" if len(world.launches) > 1 else "" for q in QUANTILES)
         lines.append(f"| {world.name} | {absolute} | {unknown} | {two} | {relative} |")
+    return lines
+
+
+def false_decisions(trials: int, worlds: Sequence[World] = WORLDS[1:6], *, alpha: float = 0.05, seed: int = 0) -> list[str]:
+    """Markdown: how often an absolute gate at the true quantile decides, in `trials` pairs; each should happen `alpha` of the time at most."""
+    points = planned_looks(LAUNCHES)[1:]
+    lines = [
+        f"{2 * trials} gates whose limit is the true quantile, alpha {alpha:g}, looked at after {' and '.join(map(str, points))} launches",
+        "",
+        "| machine | p50 false PASS | false FAIL | p95 false PASS | false FAIL | p99 false PASS | false FAIL |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for world in worlds:
+        rng = np.random.default_rng(seed)
+        many = np.concatenate([block for _ in range(400) for model in simulate(world, rng) for launch in model for block in launch])
+        counts = dict.fromkeys(((q, o) for q in QUANTILES for o in (Outcome.PASS, Outcome.FAIL)), 0)
+        limits_ms = {name: float(np.quantile(many, p)) / 1e6 for name, p in QUANTILES.items()}
+        for launches in (model for _ in range(trials) for model in simulate(world, rng)):
+            for name, p in QUANTILES.items():
+                asked = (absolute_gate(launches[:n], p, limits_ms[name], alpha / len(points)).outcome for n in points)
+                decided = next((outcome for outcome in asked if outcome is not Outcome.UNDECIDED), None)
+                if decided is not None:
+                    counts[name, decided] += 1
+        lines.append(f"| {world.name} | {' | '.join(f'{count / (2 * trials):.1%}' for count in counts.values())} |")
     return lines

@@ -30,7 +30,7 @@ def run(store: Store) -> list[str]:
     if "noise" in named:
         lines += ["### The decisions alone, on real noise", "", *_real_noise()]
     if "coverage" in named:
-        lines += ["### Coverage of 95 % intervals", "", *coverage.rates(1000), ""]
+        lines += ["### Coverage of 95 % intervals", "", *coverage.rates(1000), "", *coverage.false_decisions(500), ""]
     chosen = [case for case in cases.CASES if case.name in named]
     if chosen:
         lines += ["### Gates", "", *cases.HEADER]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from liftgate.bench.measure.coverage import World, rates, simulate
+from liftgate.bench.measure.coverage import World, false_decisions, rates, simulate
 
 
 def test_a_simulated_queue_waits_as_long_as_theory_says() -> None:
@@ -17,3 +17,9 @@ def test_every_world_has_a_row_of_as_many_cells() -> None:
     heading, *rows = [line for line in rates(4, worlds) if line.startswith("|")]
     assert [row.split(" | ")[0] for row in rows[1:]] == ["| steady", "| drift"]
     assert {line.count("|") for line in (heading, *rows)} == {heading.count("|")}
+
+
+def test_false_decisions_have_a_row_per_world() -> None:
+    found = false_decisions(2, (World(name="steady"), World(name="drift", drift=0.03)))
+    assert [line.split(" | ")[0] for line in found[4:]] == ["| steady", "| drift"]
+    assert {line.count("|") for line in found[2:]} == {8}
