@@ -27,7 +27,7 @@ _STRETCHES, _LUGSAIL_FREEDOM = 4, 2 / 5
 # With fewer stretches a variance says too little to be corrected, or to be called none.
 _ENOUGH_FREEDOM = 10
 # Liberal levels of the tests that choose what the design effect is estimated from.
-_UNREMARKABLE, _POOLED = 0.10, 0.35
+_UNREMARKABLE, _POOLED = 0.10, 0.25
 # Chance of deciding that "how many more" aims for.
 POWER = 0.8
 
@@ -59,9 +59,10 @@ def design_effect(launches: Launches, limit_ns: float, tail: float) -> float:
     How many times more the share above the limit varies between stretches of rounds (a quarter of an average launch) than for independent
     requests. What disturbs a machine may last longer than a stretch; as far as stretches of half the length vary less, whole ones are taken
     to vary too little as well (lugsail batch means, Vats and Flegal 2022: 2 V - V of halves, which for independent stretches varies as the
-    variance of 2 / 5 of them), and an effect that independent requests would show in one of ten samples counts as none; both only where
-    there are stretches enough. Between launches instead, when they vary more than their stretches explain (F test at a liberal 35 %,
-    Bancroft 1944). Times (t / z)^2, as the variance itself is estimated.
+    variance of 2 / 5 of them); few large deviations say less about a variance than many (degrees of freedom from their kurtosis,
+    Satterthwaite 1946); and an effect that independent requests would show in one of ten samples counts as none: all that only where there
+    are stretches enough. Between launches instead, when they vary more than their stretches explain (F test at a liberal 25 %, Bancroft
+    1944). Times (t / z)^2, as the variance itself is estimated.
     """
     counts = [np.array([(np.count_nonzero(b > limit_ns), len(b)) for b in blocks], dtype=np.float64) for blocks in launches]
     stretches, halves = (_stretches(counts, number) for number in (_STRETCHES, 2 * _STRETCHES))
@@ -70,6 +71,7 @@ def design_effect(launches: Launches, limit_ns: float, tail: float) -> float:
         of_halves = _overdispersion(halves)
         if len(halves) > len(stretches) and effect > of_halves:
             effect, freedom = 2 * effect - of_halves, _LUGSAIL_FREEDOM * freedom
+        freedom = min(freedom, _freedom_of_squares(_squares(stretches)))
         if effect <= stats.chi2.isf(_UNREMARKABLE, freedom) / freedom:
             effect = 1.0
     by_launch = np.array([c.sum(axis=0) for c in counts])
@@ -95,10 +97,22 @@ def _overdispersion(counts: Floats) -> float:
     if len(counts) < 2 or share in (0.0, 1.0):
         return 1.0
     sizes, of = counts[:, 1], counts[:, 1].sum()
-    squares = ((counts[:, 0] - sizes * share) ** 2).sum()
+    squares = _squares(counts).sum()
     # Of the true variance, as deviations are from the sample's own share: (groups - 1) / groups when they are of one size.
     seen = 1 - 2 * (sizes**3).sum() / (of * (sizes**2).sum()) + (sizes**2).sum() / of**2
     return float(squares / seen / (of * share * (1 - share)))
+
+
+def _squares(counts: Floats) -> Floats:
+    """Squared deviations of counts above the limit from what the common share would be: float64 `[groups]`."""
+    share = counts[:, 0].sum() / counts[:, 1].sum()
+    return np.asarray((counts[:, 0] - counts[:, 1] * share) ** 2)
+
+
+def _freedom_of_squares(squares: Floats) -> float:
+    """Degrees of freedom of the mean of these squares, 2 mean^2 n / variance: about n when they are of normal deviations; at least 1."""
+    spread = float(squares.var(ddof=1))
+    return math.inf if spread == 0 else max(1.0, 2 * float(squares.mean()) ** 2 * len(squares) / spread)
 
 
 def _freedom(sizes: Floats) -> float:

@@ -146,7 +146,7 @@ def rates(trials: int, worlds: Sequence[World] = WORLDS, seed: int = 0) -> list[
 
 
 def false_decisions(trials: int, worlds: Sequence[World] = WORLDS[1:6], *, alpha: float = 0.05, seed: int = 0) -> list[str]:
-    """Markdown: how often an absolute gate at the true quantile decides, in `trials` pairs; each should happen `alpha` of the time at most."""
+    """Markdown: how often an absolute gate at the true quantile decides, in `trials` pairs; each may happen `alpha` of the time at most."""
     points = planned_looks(LAUNCHES)[1:]
     lines = [
         f"{2 * trials} gates whose limit is the true quantile, alpha {alpha:g}, looked at after {' and '.join(map(str, points))} launches",
