@@ -204,10 +204,11 @@ def _limit(row: _GateRow, quality: bool, where: str) -> Limit:
     key, text = next(iter(written.items()))
     dimension: Dimension = _COSTS[row.metric] if key == "max" else "fraction"
     value = parse_quantity(text, dimension, where=f"{where}: {key}")
-    if dimension == "fraction" and key != "min" and not isinstance(text, str) and value >= 1:
+    if dimension == "fraction" and key != "min" and "%" not in str(text) and value >= 1:
         # `max_drop = 1` is meant as 1 % and would allow everything.
-        raise InputError.mismatch(f"{where}: {key}", expected=f'a share below 1 or text like "{text:g}%"', found=repr(text))
+        raise InputError.mismatch(f"{where}: {key}", expected=f'a share below 1 or text like "{value:g}%"', found=repr(text))
     if value < 0 or (key in ("min", "max_drop") and value > 1):
-        expected = "a share from 0 to 100%" if dimension == "fraction" else "a positive limit"
+        most = " to 100%" if key in ("min", "max_drop") else " on"
+        expected = f"a share from 0{most}" if dimension == "fraction" else "a positive limit"
         raise InputError.mismatch(f"{where}: {key}", expected=expected, found=repr(text))
     return _LIMITS[key](value=value, text=str(text))

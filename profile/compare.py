@@ -16,6 +16,7 @@ from ..core.progress import Progress, silent
 from ..core.requests import Requests
 from ..core.store import Store
 from ..quality.evaluate import METRICS, Evaluation, PairedPart, evaluate_users, pair
+from ..quality.metrics import parse_metric
 from .budget import LATENCY, Budget, Conditions, MaxRegress, read_budget
 from .calibrate import check_margins, find_calibration
 from .command import obstacles_to_repeating, repeatable, repeated, settings
@@ -103,7 +104,7 @@ def compare(
         started_at=started_at.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - begun, 3),
         command="" if obstacles else shlex.join(words),
-        notes=_notes(asked, judged, obstacles, uncalibrated),
+        notes=(*_runtimes(subjects), *_notes(asked, judged, obstacles, uncalibrated)),
     )
     if run_dir is not None:
         result = write_run(Path(run_dir), result, list(runs.values()), evaluations)
@@ -111,7 +112,9 @@ def compare(
 
 
 def _metrics(metrics: Sequence[str], budget: Budget | None) -> tuple[str, ...]:
-    """What was asked for and what gates speak about, each once."""
+    """What was asked for and what gates speak about, each once; raises UnknownName."""
+    for name in metrics:
+        parse_metric(name, where="--metric")
     return tuple(dict.fromkeys((*metrics, *(budget.quality_metrics if budget else ()))))
 
 
@@ -178,6 +181,15 @@ def _candidate(
         quality=tuple(part.change() for part in parts),
         verdict=verdict(budget, evidence) if budget is not None else None,
     )
+
+
+def _runtimes(subjects: Sequence[Subject]) -> list[str]:
+    """Whether models are compared together with what runs them."""
+    found = dict.fromkeys(subject.ref.runtime for subject in subjects)
+    if len(found) == 1:
+        return []
+    told = ", ".join(f"{subject.ref.name} in {subject.ref.runtime}" for subject in subjects)
+    return [f"different runtimes are compared, not models alone ({told}): export both to compare what is shipped"]
 
 
 def _notes(requests: Requests, budget: Budget | None, obstacles: Sequence[str], uncalibrated: Sequence[str]) -> tuple[str, ...]:

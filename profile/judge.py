@@ -109,8 +109,10 @@ def _finding(gate: Gate, ruling: _Ruling, adjusted: float | None, family: int) -
     sign = {Outcome.PASS: "<=" if ruling.upper else ">=", Outcome.FAIL: ">" if ruling.upper else "<"}.get(outcome, "against")
     reason = why if outcome is Outcome.INVALID or not ruling.found else f"{ruling.found} {sign} {ruling.limit}{ruling.tail}"
     if outcome is Outcome.UNDECIDED:
+        more = _more(decision.more, ruling)
+        why = why or ("" if more else "too little was measured to tell; give twice --seconds or --launches")
         reason = f"{reason}: {why}" if why and ruling.found else reason
-        reason += _more(decision.more, ruling)
+        reason += more
     elif why and outcome is not Outcome.INVALID and ruling.found:
         reason += f"; {why}"
     return Finding(outcome=outcome, gate=gate.name, reason=f"{gate.metric} {reason}", level=gate.level)
@@ -137,6 +139,8 @@ def _times(more: float) -> str:
 
 
 def _minutes(minutes: float) -> str:
+    if minutes < 1:
+        return f"{max(1, math.ceil(60 * minutes))} s"
     return f"{minutes:.0f} minutes" if minutes >= 9.5 else f"{minutes:.1f} minutes"
 
 
@@ -158,7 +162,7 @@ def _rule(gate: Gate, evidence: Evidence) -> _Ruling:
     if why:
         p_fail = None if run.placement.label == "extrapolated" else ruling.decision.p_fail
         decision = Decision(outcome=Outcome.UNDECIDED, p_fail=p_fail, why=why)
-        return msgspec.structs.replace(ruling, decision=decision, settled=True)
+        return msgspec.structs.replace(ruling, decision=decision, settled=ruling.decision.outcome is not Outcome.UNDECIDED)
     return ruling
 
 
@@ -166,7 +170,7 @@ def _not_for_this_machine(gate: Gate, outcome: Outcome, label: Label) -> str:
     """Why an absolute time that was not measured on the instance itself may not decide so; empty where it may."""
     if label == "extrapolated":
         return "an extrapolated time decides no absolute limit: measure on the instance itself"
-    if label == "emulated" and outcome is Outcome.PASS and not gate.emulated_may_pass:
+    if label == "emulated" and outcome in (Outcome.PASS, Outcome.UNDECIDED) and not gate.emulated_may_pass:
         return 'an emulated number may only pass an absolute limit with allow = "emulated"'
     return ""
 
@@ -211,7 +215,7 @@ def _rule_latency(gate: Gate, evidence: Evidence, run: Run) -> _Ruling:
     elif decision.outcome is Outcome.UNDECIDED:
         told = detectable(paired, gate.alpha)
         why = "these data tell no margin" if told is None else f"these data tell margins of {told:.1%} and more"
-        why += ", and more time would not help" if decision.more is None else ""
+        why += ", and more time would not help: give a wider max_regress, or a quieter machine" if decision.more is None else ""
         decision = msgspec.structs.replace(decision, why=why)
     return _ratio_ruling(paired.estimate(1 - 2 * gate.alpha), decision, gate, evidence.control)
 

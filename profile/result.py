@@ -91,7 +91,10 @@ class InstanceLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     @property
     def what(self) -> str:
         """Which time its latencies are."""
-        return "service time" if self.rate_per_s is None else f"latency since arrival at {self.rate_per_s:g} requests/s"
+        if self.rate_per_s is None:
+            return "service time"
+        part = "" if self.parts == 1 else f", of which a part gets {self.rate_per_s / self.parts:g}"
+        return f"latency since arrival at {self.rate_per_s:g} requests/s{part}"
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -44,6 +44,7 @@ class TrendLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     instance: str
     label: Label
+    threads: int | None = None
     model: str
     quantiles_ms: dict[str, Estimate]
     ratios: dict[str, Estimate]
@@ -81,6 +82,8 @@ class Unreadable(msgspec.Struct, frozen=True, kw_only=True):
 class Trend(msgspec.Struct, frozen=True, kw_only=True):
     """Lines in the order of their runs, and what could not be read."""
 
+    schema_version: Literal[1] = 1
+    kind: Literal["trend"] = "trend"
     lines: tuple[TrendLine, ...]
     unreadable: tuple[Unreadable, ...]
 
@@ -98,6 +101,7 @@ def trend_line(result: Comparison, verdict: Verdict) -> TrendLine:
         TrendLatency(
             instance=instance.name,
             label=instance.label,
+            threads=instance.threads,
             model=model.model.name,
             quantiles_ms=model.quantiles_ms,
             ratios={c.quantile: c.ratio for c in instance.changes.get(model.model.name, ())},

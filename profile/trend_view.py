@@ -24,8 +24,8 @@ def trend_view(trend: Trend, *, last: int) -> RenderableType:
         runs = f"{len(lines)} run" if len(lines) == 1 else f"{len(lines)} runs"
         about = f"machine {fingerprint}: {machine.cpu}, {machine.cores} cores, {machine.memory_gib:g} GiB; {runs}"
         parts += ["", Text(about, style="bold")]
-        for instance in dict.fromkeys(found.instance for line in lines for found in line.latency):
-            parts += _instance(instance, lines[-last:])
+        for instance, threads in dict.fromkeys((found.instance, found.threads) for line in lines for found in line.latency):
+            parts += _instance(instance, threads, lines[-last:])
     parts += [Text(f"{u.file}: line {u.line} cannot be read and was left as it is ({u.why})", style="yellow") for u in trend.unreadable]
     parts += ["", Text("history for people: no gate is decided by it, the control is measured anew in every run", style="dim")]
     return Group(*parts)
@@ -39,11 +39,13 @@ def sparkline(values: Sequence[float | None]) -> str:
     return "".join("·" if level is None else _BARS[level] for level in levels)
 
 
-def _instance(instance: str, lines: Sequence[TrendLine]) -> list[RenderableType]:
+def _instance(instance: str, threads: int | None, lines: Sequence[TrendLine]) -> list[RenderableType]:
     """Three lines per run, narrow enough for a terminal of 80 columns."""
-    rows = [(line, found) for line in lines if (found := _treatment(line, instance)) is not None]
+    rows = [(line, found) for line in lines if (found := _treatment(line, instance, threads)) is not None]
+    if not rows:
+        return []
     labels = ", ".join(dict.fromkeys(found.label for _, found in rows))
-    shown = new_table(escape(f"{instance} ({labels})"))
+    shown = new_table(escape(f"{instance} ({labels}{'' if threads is None else f', threads: {threads}'})"))
     for heading in ("run", "verdict", "treatment in ms [95 %], x its ratio to the control"):
         shown.add_column(heading)
     for line, found in rows:
@@ -57,8 +59,9 @@ def _instance(instance: str, lines: Sequence[TrendLine]) -> list[RenderableType]
     return ["", Text(f"{_SPARK} {sparkline(values)}{spread}"), shown]
 
 
-def _treatment(line: TrendLine, instance: str) -> TrendLatency | None:
-    return next((f for f in line.latency if (f.instance, f.model) == (instance, line.treatment.name)), None)
+def _treatment(line: TrendLine, instance: str, threads: int | None) -> TrendLatency | None:
+    wanted = (instance, threads, line.treatment.name)
+    return next((f for f in line.latency if (f.instance, f.threads, f.model) == wanted), None)
 
 
 def _value(found: TrendLatency) -> float | None:

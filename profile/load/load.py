@@ -63,7 +63,7 @@ def load(
     check_duration(seconds, launches)
     placement = placed(instance, threads, servers)
     mine = share(arrivals, placement)
-    count = _requests_per_launch(mine, seconds, launches)
+    count = _requests_per_launch(mine, seconds, launches, parts=placement.parts)
     limits = () if budget is None else parse_limits(budget, instance=placement.instance.name)
     at = set_up(models, requests=requests, placement=placement, seed=seed, store=store)
     check_servers(at.subjects, servers)
@@ -144,7 +144,13 @@ def placed(instance: str, threads: int | None, servers: int) -> Placement:
     """Where to run: the instance's cores are shared between servers unless `threads` says how many each request gets."""
     if servers < 1:
         raise InputError.mismatch("--servers", expected="at least 1", found=str(servers))
-    placement = load_placements([instance], None if threads is None else threads * servers)[0]
+    try:
+        placement = load_placements([instance], None if threads is None else threads * servers)[0]
+    except InputError as error:
+        if servers == 1 or error.where != "--threads":
+            raise
+        where = f"--servers {servers} with --threads {threads}"
+        raise InputError(where, f"are {servers * (threads or 1)} threads: {error.problem}", fix=error.fix) from None
     placement = msgspec.structs.replace(placement, threads=max(1, placement.threads // servers))
     if servers * placement.threads > len(placement.cpus):
         found = f"{servers} servers of {placement.threads} threads on {len(placement.cpus)} CPUs of {placement.instance.name}"
@@ -160,11 +166,12 @@ def check_servers(subjects: Sequence[Subject], servers: int) -> None:
             raise InputError.mismatch("--servers", expected=expected, found=str(servers))
 
 
-def _requests_per_launch(arrivals: Arrivals, seconds: float, launches: int) -> int:
+def _requests_per_launch(arrivals: Arrivals, seconds: float, launches: int, *, parts: int = 1) -> int:
     count = int(arrivals.rate_per_s * seconds / launches)
     if count < _FEWEST:
         needed = _FEWEST * launches / arrivals.rate_per_s
-        found = f"{count} ({arrivals.rate_per_s:g} requests/s, {seconds:g} s over {launches} launches)"
+        part = "" if parts == 1 else f", 1 of {parts} parts of {arrivals.rate_per_s * parts:g}"
+        found = f"{count} ({arrivals.rate_per_s:g} requests/s{part}, {seconds:g} s over {launches} launches)"
         fix = f"give --seconds {needed:.0f} or fewer --launches"
         raise InputError.mismatch("load", expected=f"at least {_FEWEST} requests per launch", found=found, fix=fix)
     if count > _MOST:

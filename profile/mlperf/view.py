@@ -41,16 +41,17 @@ def _scenario_view(scenario: ScenarioCheck) -> list[RenderableType]:
     if scenario.late_ms is not None:
         told = (f"{tool if tool == 'ours' else 'LoadGen'} {late['p50']:.3f} / {late['p99']:.3f}" for tool, late in scenario.late_ms.items())
         lines.append(Text(f"begun late, though free, by ms at p50 / p99 (counted in both tools' latency): {', '.join(told)}", style="dim"))
-    lines.append(_verdict_line(scenario.verdict))
+    lines.append(_verdict_line(scenario.verdict, aimed=scenario.rate_per_s is not None))
     lines.append(Text(f"  {scenario.verdict.early_stopping}", style="dim"))
     return lines
 
 
-def _verdict_line(verdict: LoadgenVerdict) -> Text:
+def _verdict_line(verdict: LoadgenVerdict, *, aimed: bool) -> Text:
+    """LoadGen's words; only Server is `aimed` at a target."""
     why = f": {', '.join(verdict.reasons)}" if verdict.reasons else ""
-    target = f"{verdict.target} {verdict.target_ms:g} ms"
+    target = f" with target {verdict.target} {verdict.target_ms:g} ms" if aimed else ""
     early = ""
     if verdict.early_stopping_ms is not None:
         early = f"; LoadGen is 99 % sure that {verdict.target} is at most {verdict.early_stopping_ms:.3f} ms"
-    words = f"  LoadGen's verdict on {verdict.queries:,} more requests with target {target}{why}{early}"
+    words = f"  LoadGen's verdict on {verdict.queries:,} more requests{target}{why}{early}"
     return Text.assemble((verdict.result, _VERDICTS[verdict.result]), words)

@@ -25,7 +25,7 @@ from ..machines.instance import LOCAL, Placement
 from ..sequential import FEWEST_LAUNCHES
 from ..setting import Positions, pilot, pool_of
 from .attribute import OUTSIDE, Attribution, Paired, attribute, middle
-from .explanation import Change, Explanation, Unprofiled
+from .explanation import INVALID, Change, Explanation, Unprofiled
 from .nodes import read_worker_trace
 from .times import Floats, Integers, Times, estimates, resampled, times_of
 from .trace import WORKER as TRACED
@@ -260,7 +260,7 @@ def _named(change: Change) -> str:
 def disturbed(seen: Disturbances) -> tuple[str, ...]:
     """What happened to the machine, in words: interleaved rounds share some of it, but not everything."""
     if seen.fatal:
-        return (f"INVALID: {'; '.join(seen.fatal + seen.shared)}; neither differences nor times can be trusted: explain again",)
+        return (f"{INVALID}{'; '.join(seen.fatal + seen.shared)}; neither differences nor times can be trusted: explain again",)
     if seen.shared:
         return (f"the machine was disturbed: {'; '.join(seen.shared)}; trust differences more than times, or explain again",)
     return ()

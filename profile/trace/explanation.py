@@ -16,6 +16,8 @@ from ...core.requests import RequestsRef
 from ..result import Label
 
 Direction = Literal["slower", "faster", "no difference"]
+# How the note begins that says that nothing can be trusted.
+INVALID = "INVALID: "
 Status = Literal["both", "new", "removed"]
 
 
