@@ -14,6 +14,8 @@ from .errors import InputError, UnknownName
 T = TypeVar("T")
 
 _WRONG_VALUE = re.compile(r"Expected (?P<expected>.+?)(?:, got [^,]*)? - at `\$\.?(?P<at>[^`]+)`")
+_WRONG_CHOICE = re.compile(r"Invalid enum value (?P<found>.+?)(?: - at `(?P<at>[^`]*)`)?")
+_MISSING_FIELD = re.compile(r"Object missing required field `(?P<key>[^`]*)`(?: - at `(?P<at>[^`]*)`)?")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `(?P<at>[^`]*)`)?")
 
 
@@ -55,21 +57,31 @@ def _with_value(message: str, raw: object, where: str) -> InputError | None:
             value = value[int(index)] if index and isinstance(value, list) else value[key] if isinstance(value, dict) else None
         except (KeyError, IndexError):  # msgspec does not tell the keys of a free table: the path cannot be followed
             return None
-    return InputError.mismatch(f"{where}: {match['at']}", expected=match["expected"].replace("`", ""), found=repr(value)[:100])
+    return InputError.mismatch(_place(where, match["at"]), expected=match["expected"].replace("`", ""), found=repr(value)[:100])
 
 
 def explain(message: str, kind: type, where: str) -> InputError:
-    """Turn msgspec's words into one of our errors, with a suggestion for an unknown key."""
-    match = _UNKNOWN_FIELD.search(message)
-    if match is None:
-        return InputError(where, message)
-    at = (match["at"] or "").removeprefix("$").lstrip(".")
-    return UnknownName(f"{where}: {at}" if at else where, "key", match["key"], _all_keys(kind))
+    """Turn msgspec's words into one of our errors, with a suggestion for an unknown key, and the choices for a wrong one."""
+    if (match := _UNKNOWN_FIELD.fullmatch(message)) is not None:
+        return UnknownName(_place(where, match["at"]), "key", match["key"], set(_all_keys(kind)))
+    if (match := _MISSING_FIELD.fullmatch(message)) is not None:
+        return InputError.mismatch(_place(where, match["at"]), expected=f"the key '{match['key']}'", found="none")
+    if (match := _WRONG_CHOICE.fullmatch(message)) is not None:
+        choices = _all_keys(kind).get((match["at"] or "").rpartition(".")[2], [])
+        expected = " or ".join(sorted(map(repr, choices))) or "one of its choices"
+        return InputError.mismatch(_place(where, match["at"]), expected=expected, found=match["found"])
+    return InputError(where, message)
 
 
-def _all_keys(kind: object) -> set[str]:
-    """Every key that may appear anywhere in `kind`: close enough to suggest from."""
-    keys: set[str] = set()
+def _place(where: str, at: str | None) -> str:
+    """`budget.toml: gate 1: level` for `$.gate[0].level`: people count from 1."""
+    path = re.sub(r"\[(\d+)\]\.?", lambda m: f" {int(m[1]) + 1}: ", (at or "").removeprefix("$").lstrip("."))
+    return f"{where}: {path}".rstrip(": ")
+
+
+def _all_keys(kind: object) -> dict[str, list[object]]:
+    """Every key that may appear anywhere in `kind`, with the values it may have where these are listed: close enough to suggest from."""
+    keys: dict[str, list[object]] = {}
     seen: set[object] = set()
 
     def walk(info: msgspec.inspect.Type) -> None:
@@ -78,17 +90,18 @@ def _all_keys(kind: object) -> set[str]:
                 return
             seen.add(info.cls)
             if info.tag_field:
-                keys.add(info.tag_field)
+                keys[info.tag_field] = []
             for field in info.fields:
-                keys.add(field.encode_name)
+                inner = field.type.types if isinstance(field.type, msgspec.inspect.UnionType) else (field.type,)
+                keys[field.encode_name] = [v for t in inner if isinstance(t, msgspec.inspect.LiteralType) for v in t.values]
                 walk(field.type)
         for name in ("types", "item_types"):
-            for inner in getattr(info, name, ()):
-                walk(inner)
+            for part in getattr(info, name, ()):
+                walk(part)
         for name in ("item_type", "value_type"):
-            inner = getattr(info, name, None)
-            if inner is not None:
-                walk(inner)
+            part = getattr(info, name, None)
+            if part is not None:
+                walk(part)
 
     walk(msgspec.inspect.type_info(kind))
     return keys

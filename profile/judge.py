@@ -153,7 +153,7 @@ def _rule(gate: Gate, evidence: Evidence) -> _Ruling:
     tail = f" on {gate.at.name} ({run.placement.label})"
     spoiled = run.invalid + _late(gate, run, evidence.model)
     if spoiled or (run.unsteady and isinstance(gate.limit, Max) and gate.is_time):
-        decision = Decision(outcome=Outcome.INVALID, p_fail=None, why=f"cannot be trusted{tail}: {'; '.join(spoiled + run.unsteady)}")
+        decision = Decision(outcome=Outcome.INVALID, p_fail=None, why=f"cannot be trusted{tail}: {'; '.join(spoiled or run.unsteady)}")
         return _Ruling(decision=decision, found="", limit=gate.limit.text, upper=True)
     ruling = _rule_latency(gate, evidence, run) if gate.metric in LATENCY else _rule_launches(gate, evidence, run)
     ruling = msgspec.structs.replace(ruling, tail=tail, measured_s=run.measured_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Literal
 
 import msgspec
@@ -63,6 +64,20 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
         outcome = self.verdict.outcome
         return outcome is not Outcome.PASS and not (outcome is Outcome.UNDECIDED and self.undecided == "warn")
 
+    @property
+    def command(self) -> str:
+        """The gate again, exit code included; empty where no command repeats the comparison.
+
+        What a gate measures follows from its budget, so it has no options for instances and metrics.
+        """
+        words = shlex.split(self.comparison.command)
+        if not words:
+            return ""
+        dropped = {at + step for at, word in enumerate(words) if word in ("--instance", "--metric") for step in (0, 1)}
+        kept = [word for at, word in enumerate(words) if at not in dropped]
+        warn = ["--undecided", "warn"] if self.undecided == "warn" else []
+        return shlex.join(["profile", "gate", *kept[2:], *warn])
+
     def advice(self) -> tuple[str, ...]:
         """What to do, one sentence per outcome that is not PASS, worst first; warnings ask for nothing."""
         found = dict.fromkeys(f.outcome for f in ordered(self.verdict.findings) if f.level == "error")
@@ -90,8 +105,8 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
         folds.append(
             Fold(title="Machine, models and samples", blocks=(comparison_tables.models_table(comparison), Facts(pairs=self._facts())))
         )
-        if comparison.command:
-            folds.append(Fold(title="How to reproduce", blocks=(Command(text=comparison.command),)))
+        if self.command:
+            folds.append(Fold(title="How to reproduce", blocks=(Command(text=self.command),)))
         if comparison.notes:
             folds.append(Fold(title="Notes", blocks=(Bullets(items=comparison.notes),)))
         return (*open_blocks, *folds)

@@ -66,7 +66,7 @@ def _properties(result: GateResult) -> list[tuple[str, str]]:
         *((f"label.{i.name}", i.label) for i in comparison.instances),
         ("seed", str(comparison.seed)),
         ("samples_sha256", comparison.samples_sha256 or ""),
-        ("command", comparison.command),
+        ("command", result.command),
     ]
     return [(key, value) for key, value in found if value]
 

@@ -45,7 +45,7 @@ def sweep_view(result: Sweep) -> RenderableType:
         confirmed = "" if model.confirmed or model.meets_per_s is None else " (not confirmed)"
         rates = (f"{_rate(model.meets_per_s)}{confirmed}", _rate(model.misses_per_s), f"{model.capacity_per_s:.1f}")
         table.add_row(escape(model.model.name), *rates, _cost(model.cost), escape(_against(model, result.models[0])))
-    lines: list[RenderableType] = [table]
+    lines: list[RenderableType] = [table, *(Text(f"INVALID: {reason}", style=_INVALID) for reason in result.invalid)]
     lines += [Text(f"{model.model.name}: {model.why}", style="yellow") for model in result.models if model.why]
     costs = [model.cost for model in result.models if model.cost is not None]
     prices = {f"price ({cost.label} rate): {cost.usd_per_hour:g} USD/h, {cost.price}" for cost in costs}
@@ -53,7 +53,6 @@ def sweep_view(result: Sweep) -> RenderableType:
     for model in result.models:
         lines += ["", _trials(model, result)]
     lines += provenance_view(at)
-    lines += [Text(f"INVALID: {reason}", style=_INVALID) for reason in result.invalid]
     return Group(*lines)
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import pytest
@@ -10,6 +10,7 @@ from liftgate.core.errors import InputError
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: Annotated[int, msgspec.Meta(ge=1)]
+    kind: Literal["small", "large"] = "small"
 
 
 class Whole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -21,9 +22,12 @@ class Whole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[[parts]]\nsize = 1\n[[parts]]\nsize = 0", r"^f\.toml: parts\[1\]\.size: expected int >= 1, found 0$"),
-        ("[[parts]]\nsize = 'two'", r"^f\.toml: parts\[0\]\.size: expected int, found 'two'$"),
-        ("words = ['a', 3]", r"^f\.toml: words\[1\]: expected str, found 3$"),
+        ("[[parts]]\nsize = 1\n[[parts]]\nsize = 0", r"^f\.toml: parts 2: size: expected int >= 1, found 0$"),
+        ("[[parts]]\nsize = 'two'", r"^f\.toml: parts 1: size: expected int, found 'two'$"),
+        ("words = ['a', 3]", r"^f\.toml: words 2: expected str, found 3$"),
+        ("[[parts]]\nsize = 1\nkind = 'big'", r"^f\.toml: parts 1: kind: expected 'large' or 'small', found 'big'$"),
+        ("[[parts]]\nkind = 'small'", r"^f\.toml: parts 1: expected the key 'size', found none$"),
+        ("[[parts]]\nsize = 1\nknd = 'small'", r"^f\.toml: parts 1: unknown key 'knd'; did you mean 'kind'"),
         ("parts = 3", r"^f\.toml: parts: expected array, found 3$"),
     ],
 )

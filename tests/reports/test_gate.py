@@ -187,3 +187,13 @@ def test_open_loop_and_disturbed_machines_are_said() -> None:
     page = gate_page.summary(GateResult(comparison=msgspec.structs.replace(whole, instances=(shown,))))
     assert "local@200/s (measured), latency since arrival at 200 requests/s with 95 % intervals" in page
     assert "only ratios on local@200/s are to be trusted, not milliseconds: other processes held the CPU" in page
+
+
+def test_the_command_that_repeats_a_gate_is_a_gate_with_its_exit_code() -> None:
+    result = gate(KEPT)
+    comparison = msgspec.structs.replace(
+        result.comparison, command="profile compare v1.0 'my model' --budget b.toml --instance m5.large --metric auc --seed 0"
+    )
+    judged = msgspec.structs.replace(result, comparison=comparison, undecided="warn")
+    assert judged.command == "profile gate v1.0 'my model' --budget b.toml --seed 0 --undecided warn"
+    assert msgspec.structs.replace(judged, comparison=msgspec.structs.replace(comparison, command="")).command == ""
