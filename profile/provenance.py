@@ -34,7 +34,7 @@ def distribution(values: Sequence[float]) -> Distribution:
 class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where and how numbers were made: `label` says whether the instance was there, imitated, or extrapolated from one of `parts`.
 
-    `note` says how. Rates are those of the whole instance, times those of one request.
+    `note` says how. Rates of loads and sweeps are those of the whole instance; those of batches and cross-checks are the part's.
     """
 
     instance: str

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core.estimate import Estimate
+from ..core.plural import plural
 from ..core.verdict import Finding, Outcome, Verdict
 from .calibrate import Calibration
 from .provenance import Distribution, Provenance
@@ -37,7 +38,7 @@ def comparison_view(result: Comparison) -> RenderableType:
 def latency_view(latency: InstanceLatency) -> list[RenderableType]:
     """One row per model, with the ratio to the control paired by round."""
     control = latency.models[0].model.name
-    table = new_table(f"{latency.name} ({latency.how}, {_count(latency.threads, 'thread')}): {latency.what} in ms [95 %]")
+    table = new_table(f"{latency.name} ({latency.how}, {plural(latency.threads, 'thread')}): {latency.what} in ms [95 %]")
     table.add_column("model")
     for name in QUANTILES:
         table.add_column(name, justify="right")
@@ -83,7 +84,7 @@ def calibration_view(found: Calibration) -> list[RenderableType]:
 
 def place_text(at: Provenance) -> str:
     """`m5.large (emulated, 1 server of 2 threads)`."""
-    return f"{at.instance} ({at.how}, {_count(at.servers, 'server')} of {_count(at.threads, 'thread')})"
+    return f"{at.instance} ({at.how}, {plural(at.servers, 'server')} of {plural(at.threads, 'thread')})"
 
 
 def provenance_view(at: Provenance) -> list[RenderableType]:
@@ -98,10 +99,6 @@ def provenance_view(at: Provenance) -> list[RenderableType]:
 def spread_text(spread: Distribution) -> str:
     """`min 3, median 30, p95 80, max 120`."""
     return f"min {spread.min:g}, median {spread.median:g}, p95 {spread.p95:g}, max {spread.max:g}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from ..core.artifact import ModelRef
 from ..core.columns import ALL_SEGMENTS
 from ..core.estimate import Estimate
+from ..core.plural import plural
 from ..profile.result import QUANTILES, Comparison, InstanceLatency, LatencyChange, ModelLatency
 from ..quality.result import QualityChange
-from .numbers import count, duration, fixed, middle_ms, ms_format, plural, signed, size
+from .numbers import count, duration, fixed, middle_ms, ms_format, signed, size
 from .table import Cell, Column, Table, columns, estimate_cell, outcome_cell, plain, side_of
 
 RATIO = fixed(3)

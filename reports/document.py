@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from ..core.plural import plural
 from ..core.verdict import Finding, Outcome
 from ..experiment.result import Analysis
 from ..profile.result import Comparison, InstanceLatency
 from . import analysis_tables, comparison_tables, figures
 from .block import Block, Bullets, Command, Facts, Figure, Fold, Heading, Judgement, Section, Text
 from .explanation import explanation_section
-from .numbers import UNKNOWN, plural
+from .numbers import UNKNOWN
 from .result import Judged, LatencyCurve, Report, Story
 
 NO_BUDGET = "No budget given: reported without judging."

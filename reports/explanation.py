@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from ..core.estimate import Estimate
+from ..core.plural import plural
 from ..profile.trace.explanation import Change, Explanation, Step
 from .block import Block, Figure, Fold, Heading, Section, Text
 from .charts import WIDTH
-from .numbers import fixed, known, plural, signed
+from .numbers import fixed, known, signed
 from .scale import spanning
 from .svg import Frame, hue, line, node, picture, shorten, text, x_axis
 from .table import Cell, Table, columns, estimate_cell, plain
@@ -43,7 +44,8 @@ def _blocks(found: Explanation) -> list[Block]:
     )
     blocks.append(Fold(title="The slowest requests", blocks=(Text(text=sentence), Figure(svg=slow, caption="By operator."))))
     counted = f"{plural(found.pairs, 'pair')} of requests in {plural(found.rounds, 'round')}, fresh processes: {found.launches} per model"
-    notes = (*found.notes, f"{counted} on {found.instance} ({found.label}), seed {found.seed}, {found.machine.cpu}")
+    doubts = (*(f"INVALID: {reason}" for reason in found.invalid), *(f"unsteady: {reason}" for reason in found.unsteady))
+    notes = (*doubts, *found.notes, f"{counted} on {found.instance} ({found.label}), seed {found.seed}, {found.machine.cpu}")
     blocks += [Text(text=f"{note[:1].upper()}{note[1:]}.", tone="note") for note in notes]
     return blocks
 

@@ -107,6 +107,13 @@ def _bursts(start: float, count: int, rng: np.random.Generator) -> Floats:
     return found
 
 
+def true_quantiles_ms(world: World, rng: np.random.Generator) -> dict[str, float]:
+    """Of as many requests as 400 pairs with launches of the usual length have."""
+    runs = 400 * sum(ROUNDS) // sum(world.launches)
+    many = np.concatenate([block for _ in range(runs) for model in simulate(world, rng) for launch in model for block in launch])
+    return {name: float(np.quantile(many, p)) / 1e6 for name, p in QUANTILES.items()}
+
+
 def rates(trials: int, worlds: Sequence[World] = WORLDS, seed: int = 0) -> list[str]:
     """Markdown: per world, how many intervals of `trials` pairs of equal models hold the true quantile and the true ratio, which is 1.
 
@@ -121,9 +128,7 @@ def rates(trials: int, worlds: Sequence[World] = WORLDS, seed: int = 0) -> list[
     ]
     for world in worlds:
         rng = np.random.default_rng(seed)
-        runs = 400 * sum(ROUNDS) // sum(world.launches)
-        many = np.concatenate([block for _ in range(runs) for model in simulate(world, rng) for launch in model for block in launch])
-        true_ms = {name: float(np.quantile(many, p)) / 1e6 for name, p in QUANTILES.items()}
+        true_ms = true_quantiles_ms(world, rng)
         held, ratios, known, held_known = (dict.fromkeys(QUANTILES, 0) for _ in range(4))
         for _ in range(trials):
             pair = simulate(world, rng)
@@ -156,9 +161,8 @@ def false_decisions(trials: int, worlds: Sequence[World] = WORLDS[1:6], *, alpha
     ]
     for world in worlds:
         rng = np.random.default_rng(seed)
-        many = np.concatenate([block for _ in range(400) for model in simulate(world, rng) for launch in model for block in launch])
+        limits_ms = true_quantiles_ms(world, rng)
         counts = dict.fromkeys(((q, o) for q in QUANTILES for o in (Outcome.PASS, Outcome.FAIL)), 0)
-        limits_ms = {name: float(np.quantile(many, p)) / 1e6 for name, p in QUANTILES.items()}
         for launches in (model for _ in range(trials) for model in simulate(world, rng)):
             for name, p in QUANTILES.items():
                 asked = (absolute_gate(launches[:n], p, limits_ms[name], alpha / len(points)).outcome for n in points)

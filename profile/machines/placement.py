@@ -10,6 +10,7 @@ from pathlib import Path
 from ...core.errors import InputError
 from ...core.gpu import GpuFacts, GpuReading, read_gpus
 from ...core.machine import Machine, this_machine
+from ...core.plural import plural
 from .gpu_match import find_gpu
 from .instance import LOCAL, Instance, Placement
 from .recognise import Recognised
@@ -61,7 +62,7 @@ def place(
     parts.append(_stands(instance.cores, machine, instance, cpus))
     parts += _emulation_notes(instance, machine, width, memory_gib=instance.memory_gib)
     if threads is not None and threads > len(cpus):
-        parts.append(f"{threads} threads share {_count(len(cpus), 'CPU')}")
+        parts.append(f"{threads} threads share {plural(len(cpus), 'CPU')}")
     standing = "; ".join(parts) + _gpu_note(instance, gpu)
     wanted = threads or instance.cores
     return Placement(instance=instance, cpus=cpus, threads=wanted, label="emulated", standing=standing, memory=CHECKED, gpu=gpu)
@@ -73,7 +74,7 @@ def _part(instance: Instance, threads: int | None, cores: list[tuple[int, ...]],
     choices = f"{', '.join(map(str, sizes))} (of all servers together)"
     if threads is None or instance.gpu is not None:
         part = "" if instance.gpu else f"; or extrapolate from some of its cores: --threads {choices}"
-        problem = f"has {_count(instance.cores, 'core')} and this process may use {len(cores)}"
+        problem = f"has {instance.cores} cores and this process may use {len(cores)}"
         raise InputError(f"instance {instance.name}", problem, fix=f"{_ELSEWHERE}, or choose a smaller one{part}")
     if threads not in sizes:
         expected = f"to extrapolate {instance.name} with its {instance.cores} cores: {choices}"
@@ -105,7 +106,7 @@ def _local(instance: Instance, threads: int | None, cores: list[tuple[int, ...]]
     if wanted > len(cores):
         raise InputError.mismatch("--threads", expected=f"at most {len(cores)}, the cores this process may use", found=str(wanted))
     used = [c for group in cores for c in group] if wanted == len(cores) else [group[0] for group in cores[:wanted]]
-    standing = f"measured here with {_count(wanted, 'thread')} on CPU {_listed(used)}; files in the page cache"
+    standing = f"measured here with {plural(wanted, 'thread')} on CPU {_listed(used)}; files in the page cache"
     if recognised is not None and recognised.instance is not None:
         standing += f"; this machine is {recognised.instance} ({recognised.how})"
     return Placement(instance=instance, cpus=tuple(sorted(used)), threads=wanted, label="measured", standing=standing)
@@ -114,7 +115,7 @@ def _local(instance: Instance, threads: int | None, cores: list[tuple[int, ...]]
 def _differs(instance: Instance, machine: Machine, allowed: frozenset[int]) -> str:
     """What of this process is less than the whole instance, or not as its profile says; empty when it is all there."""
     if len(allowed) != instance.vcpu:
-        return f"this process may use {_count(len(allowed), 'CPU')} and not {instance.vcpu}"
+        return f"this process may use {plural(len(allowed), 'CPU')} and not {instance.vcpu}"
     if not _LEAST_MEMORY <= machine.memory_gib / instance.memory_gib <= _MOST_MEMORY:
         return f"it has {machine.memory_gib:g} GiB of memory and not {instance.memory_gib:g}"
     return ""
@@ -129,7 +130,7 @@ def _refuse_other_kernels(instance: Instance) -> None:
 
 def _stands(count: int, machine: Machine, instance: Instance, cpus: tuple[int, ...]) -> str:
     stand = "stands" if count == 1 else "stand"
-    return f"{_count(count, 'core')} of {machine.cpu} {stand} for {instance.cpu} (CPU {_listed(cpus)})"
+    return f"{plural(count, 'core')} of {machine.cpu} {stand} for {instance.cpu} (CPU {_listed(cpus)})"
 
 
 def _emulation_notes(instance: Instance, machine: Machine, width: int, *, memory_gib: float) -> list[str]:
@@ -183,7 +184,3 @@ def _siblings(cpu: int) -> set[int]:
 
 def _listed(cpus: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(cpus)))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -32,8 +32,6 @@ _SAMPLE = re.compile(
     r'"name":"Sample","cat":"default","ph":"b".*"ts":(?P<ts>[0-9.]+),.*"sample_idx":(?P<index>\d+),'
     r'"issue_start_ns":(?P<issue>\d+),"complete_ns":(?P<complete>\d+)'
 )
-# LoadGen's logger wakes this often while it has something to write, on the CPU that is measured: once, at the end, is enough.
-_LOG_INTERVAL_MS = 60_000
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +159,7 @@ def _log_settings(folder: Path) -> object:
     output.outdir, output.copy_summary_to_stdout = str(folder), False
     wanted = lg.LogSettings()
     wanted.log_output, wanted.enable_trace = output, True
-    wanted.log_mode, wanted.log_mode_async_poll_interval_ms = lg.LoggingMode.AsyncPoll, _LOG_INTERVAL_MS
+    wanted.log_mode = lg.LoggingMode.AsyncPoll
     return wanted
 
 

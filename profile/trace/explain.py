@@ -17,7 +17,7 @@ from ...core.machine import this_machine, tool_versions
 from ...core.progress import Progress, silent
 from ...core.requests import Requests
 from ...core.store import Store
-from ..health import Disturbances, disturbances, read_counters
+from ..health import disturbances, read_counters
 from ..inputs import Model, check_duration, load_placements, load_requests, load_subjects
 from ..launch import WORKER, Subject, WorkerHandle, aside
 from ..machines.confine import confined
@@ -25,7 +25,7 @@ from ..machines.instance import LOCAL, Placement
 from ..sequential import FEWEST_LAUNCHES
 from ..setting import Positions, pilot, pool_of
 from .attribute import OUTSIDE, Attribution, Paired, attribute, middle
-from .explanation import INVALID, Change, Explanation, Unprofiled
+from .explanation import Change, Explanation, Unprofiled
 from .nodes import read_worker_trace
 from .times import Floats, Integers, Times, estimates, resampled, times_of
 from .trace import WORKER as TRACED
@@ -96,7 +96,9 @@ def explain(
         resolution_us=(paired.control.resolution_us, paired.treatment.resolution_us),
         conclusion=conclusion(parts, subjects[0].ref.name, subjects[1].ref.name),
         unprofiled=_unprofiled(plain, [launch.plain_round for launch in told], rng),
-        notes=(*_notes(parts, paired, asked), *disturbed(seen)),
+        invalid=seen.fatal,
+        unsteady=seen.shared,
+        notes=_notes(parts, paired, asked),
         **{field: getattr(parts, field) for field in Attribution.__struct_fields__},
     )
 
@@ -255,15 +257,6 @@ def _named(change: Change) -> str:
     share = "" if change.share is None else f" {change.share.text(0, 100)} % of it"
     kind = "" if change.name == OUTSIDE else f" ({change.op}{'' if change.status == 'both' else f', {change.status}'})"
     return f"{change.name}{kind}{share}"
-
-
-def disturbed(seen: Disturbances) -> tuple[str, ...]:
-    """What happened to the machine, in words: interleaved rounds share some of it, but not everything."""
-    if seen.fatal:
-        return (f"{INVALID}{'; '.join(seen.fatal + seen.shared)}; neither differences nor times can be trusted: explain again",)
-    if seen.shared:
-        return (f"the machine was disturbed: {'; '.join(seen.shared)}; trust differences more than times, or explain again",)
-    return ()
 
 
 def _notes(found: Attribution, paired: Paired, asked: Requests) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..render import new_table
-from .explanation import INVALID, Change, Explanation
+from .explanation import Change, Explanation
 from .view import notes_view
 
 _ROWS = 10
@@ -22,9 +22,9 @@ def explanation_view(found: Explanation) -> RenderableType:
     tail = found.tail
     counts = f"{found.pairs:,} pairs of requests in {found.rounds} rounds of {found.launches} launches"
     slow = ", ".join(f"{part.name} {part.difference_us.text(1)}" for part in tail.parts[:3])
-    invalid = [Text(note, style="bold magenta") for note in found.notes if note.startswith(INVALID)]
     return Group(
-        *invalid,
+        *(Text(f"INVALID: {reason}", style="bold magenta") for reason in found.invalid),
+        *(Text(f"unsteady: {reason} (trust differences more than times)", style="yellow") for reason in found.unsteady),
         Text(found.conclusion, style="bold"),
         Text(
             f"without the profiler: {found.control.name} {plain.control_us.text(1)} µs, {found.treatment.name} {plain.treatment_us.text(1)}"
@@ -37,7 +37,7 @@ def explanation_view(found: Explanation) -> RenderableType:
         "",
         Text(f"slowest 1 % ({tail.requests} requests each): difference {tail.difference_us.text(1)} µs; most of it: {slow}"),
         Text(f"{counts} on {found.instance} ({found.label}: {found.standing}), seed {found.seed}", style="dim"),
-        *notes_view([note for note in found.notes if not note.startswith(INVALID)]),
+        *notes_view(found.notes),
     )
 
 

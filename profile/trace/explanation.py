@@ -16,8 +16,6 @@ from ...core.requests import RequestsRef
 from ..result import Label
 
 Direction = Literal["slower", "faster", "no difference"]
-# How the note begins that says that nothing can be trusted.
-INVALID = "INVALID: "
 Status = Literal["both", "new", "removed"]
 
 
@@ -80,7 +78,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Times are means of the pairs of requests whose difference is among the middle 80 % of their launch, so that parts add up to the whole;
     intervals come from resampled launches and rounds (`n`). `nodes` and `operators` are those with the largest increase first; `outside`
-    is what no node accounts for. `label` and `standing` say how the instance was there.
+    is what no node accounts for. `label` and `standing` say how the instance was there, `invalid` why neither differences nor times can
+    be trusted, `unsteady` why only differences, which share what happened to the machine.
     """
 
     control: ModelRef
@@ -109,6 +108,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     outside: Change
     waterfall: tuple[Step, ...]
     tail: Tail
+    invalid: tuple[str, ...]
+    unsteady: tuple[str, ...]
     notes: tuple[str, ...]
 
 

@@ -7,10 +7,12 @@ import msgspec
 import pytest
 from liftgate.core.errors import InputError
 from liftgate.core.estimate import Estimate
+from liftgate.profile.trace.explain_view import explanation_view
 from liftgate.profile.trace.explanation import Change, Explanation, Explanations, Status, Step, Tail, TailPart, Unprofiled
 from liftgate.reports.html import html
 from liftgate.reports.markdown import markdown
 from liftgate.reports.report import from_json, read_run, to_json
+from rich.console import Console
 
 from .conftest import CONTROL, MACHINE, REQUESTS, TREATMENT, est
 
@@ -61,6 +63,8 @@ def explanation() -> Explanation:
         outside=change("outside nodes", "both", 60.0, 80.0),
         waterfall=steps,
         tail=Tail(requests=40, **whole, parts=parts, waterfall=steps),
+        invalid=(),
+        unsteady=(),
         notes=("a profiler slows models down: this explains, and no gate is judged by it",),
         **whole,
     )
@@ -101,6 +105,19 @@ def test_a_damaged_explanation_is_refused(explained: Path) -> None:
     (explained / "explanation.json").write_text('{"kind": "explanations", "explanations": 5}')
     with pytest.raises(InputError, match="is not a explanations of version 1"):
         read_run(explained)
+
+
+def test_a_disturbed_explanation_says_what_can_be_trusted(explained: Path, explanation: Explanation) -> None:
+    spoiled = msgspec.structs.replace(explanation, invalid=("the machine swapped",), unsteady=("others held the CPU",))
+    (explained / "explanation.json").write_bytes(msgspec.json.encode(Explanations(explanations=(spoiled,))))
+    page = markdown(read_run(explained))
+    assert "INVALID: the machine swapped" in page
+    assert "Unsteady: others held the CPU" in page
+    console = Console(width=200)
+    with console.capture() as text:
+        console.print(explanation_view(spoiled))
+    assert text.get().startswith("INVALID: the machine swapped")
+    assert "unsteady: others held the CPU (trust differences more than times)" in text.get()
 
 
 def test_an_estimate_without_bounds_can_be_shown(explained: Path, explanation: Explanation) -> None:
